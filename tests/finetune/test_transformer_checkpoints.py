@@ -25,7 +25,7 @@ WRONG = {
             "pooled vector, taken by the transformer: 32 and 48",
         ),
         (edited("vae/config.json", latent_channels=4), "16 and 64"),
-        (edited("text_encoder/config.json", vocab_size=10), "CLIP 10"),
+        (edited("text_encoder/config.json", vocab_size=10), "text_encoder 10"),
         (removed("tokenizer_2/tokenizer.json"), "tokenizer_2"),
         (edited(SCHEDULER, _class_name="DDIMScheduler"), "DDIMScheduler"),
         (edited("model_index.json", _class_name="FluxFillPipeline"), "FluxFillPipeline"),
@@ -64,7 +64,7 @@ WRONG = {
         ),
         (
             edited("vae/config.json", latent_channels=32),
-            "latent channels of the autoencoder, taken by the transformer: 32 and 8",
+            "latent channels of the VAE, taken by the transformer: 32 and 8",
         ),
         (
             edited("transformer/config.json", out_channels=16),

@@ -19,6 +19,7 @@ from workflow_scripts.finetune.families.parts import (
     load_component,
     load_scheduler,
     load_tokenizer,
+    sample_images,
 )
 from workflow_scripts.finetune.layout import Base, read_json, tokenizer_files, weight_files
 
@@ -101,16 +102,7 @@ class DiffusersPipeline(Family):
         settings: SampleSettings,
     ) -> list[Image.Image]:
         """See `Family.sample`."""
-        import torch
-
-        return pipeline(
-            prompt=list(captions),
-            height=settings.size,
-            width=settings.size,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        ).images
+        return sample_images(pipeline, captions, seeds, settings)
 
 
 def _components(index: Path) -> list[tuple[str, str, str]]:

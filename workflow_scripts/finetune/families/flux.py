@@ -7,42 +7,29 @@ scale is an input of the network, and there is no second pass without a caption.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.speed import ATTENTIONS, Takes
-from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import (
     logit_normal_sigma,
     noised,
     squared_error,
     velocity,
 )
+from workflow_scripts.finetune.families.latent_pipeline import REMEDY, LatentPipeline
+from workflow_scripts.finetune.families.options import Option
 from workflow_scripts.finetune.families.parts import (
     draw_latents,
-    encode_moments,
-    load_component,
-    load_scheduler,
-    load_tokenizer,
-    moments_shape,
     require_fit,
     text_tokens,
 )
 from workflow_scripts.finetune.families.text_encoders import TextEncoder, clip
-from workflow_scripts.finetune.layout import (
-    Base,
-    check_pipeline_index,
-    component_files,
-    read_json,
-    tokenizer_files,
-)
+from workflow_scripts.finetune.layout import Base
 
 if TYPE_CHECKING:
-    import torch
-    from PIL import Image
     from torch import Tensor, nn
 
     from workflow_scripts.finetune.draws import Draws
@@ -75,10 +62,9 @@ _MLP: Final = (
     "proj_mlp",
     "proj_out",
 )
-_REMEDY: Final = "use the published checkpoint, all of its components from one repository"
 
 
-class Flux(Family):
+class Flux(LatentPipeline):
     """See the module."""
 
     name = "flux"
@@ -87,101 +73,55 @@ class Flux(Family):
     lora_positions = MappingProxyType(
         {"attention": _ATTENTION, "attention_mlp": (*_ATTENTION, *_MLP)}
     )
+    pipelines = ("FluxPipeline",)
+    networks = MappingProxyType(
+        {
+            "transformer": "FluxTransformer2DModel",
+            "vae": "AutoencoderKL",
+            "text_encoder": "CLIPTextModel",
+            "text_encoder_2": "T5EncoderModel",
+        }
+    )
+    tokenizers = MappingProxyType({"tokenizer": "CLIPTokenizer", "tokenizer_2": "AutoTokenizer"})
 
-    def check(self, base: Base) -> list[Path]:
-        """See `Family.check`."""
-        components = (
-            "transformer",
-            "vae",
-            "text_encoder",
-            "tokenizer",
-            "text_encoder_2",
-            "tokenizer_2",
-            "scheduler",
-        )
-        files = check_pipeline_index(base, ("FluxPipeline",), components)
-        network, network_files = component_files(base, "transformer", "diffusion_pytorch_model")
-        vae, vae_files = component_files(base, "vae", "diffusion_pytorch_model")
-        clip, clip_files = component_files(base, "text_encoder", "model")
-        t5, t5_files = component_files(base, "text_encoder_2", "model")
-        clip_tokens, vocabulary = tokenizer_files(base.path("tokenizer"))
-        t5_tokens, _ = tokenizer_files(base.path("tokenizer_2"))
+    def check_fit(self, base: Base, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        """See `LatentPipeline.check_fit`. A token of the transformer is a square of latents."""
+        network = configs["transformer"]
         require_fit(
-            t5.get("d_model"),
+            configs["text_encoder_2"].get("d_model"),
             network.get("joint_attention_dim"),
             "values per token of T5, taken by the transformer",
             base.path("text_encoder_2") / "config.json",
         )
         require_fit(
-            clip.get("hidden_size"),
+            configs["text_encoder"].get("hidden_size"),
             network.get("pooled_projection_dim"),
             "values of CLIP's pooled vector, taken by the transformer",
             base.path("text_encoder") / "config.json",
         )
         require_fit(
-            vae.get("latent_channels", 0) * PACKED**2,
+            configs["vae"].get("latent_channels", 0) * PACKED**2,
             network.get("in_channels"),
             "channels of the VAE's packed latents, taken by the transformer (a fill or depth "
             "model?)",
             base.path("transformer") / "config.json",
         )
-        if vocabulary is not None and vocabulary > clip.get("vocab_size", 0):
-            raise InputError(
-                f"the tokenizer knows {vocabulary} tokens, CLIP {clip.get('vocab_size')}",
-                base.path("tokenizer") / "vocab.json",
-                _REMEDY,
-            )
-        schedule = base.path("scheduler") / "scheduler_config.json"
-        kind = read_json(schedule).get("_class_name")
+        kind = configs["scheduler"].get("_class_name")
         if not str(kind).startswith("FlowMatch"):
-            raise InputError(f"the scheduler {kind} does not match flows", schedule, _REMEDY)
-        tokens = [*clip_tokens, *t5_tokens]
-        return [*files, *network_files, *vae_files, *clip_files, *t5_files, *tokens, schedule]
+            raise InputError(
+                f"the scheduler {kind} does not match flows",
+                base.path("scheduler") / "scheduler_config.json",
+                REMEDY,
+            )
 
     def text_encoders(self, base: Base) -> list[TextEncoder]:
         """See `Family.text_encoders`."""
         t5 = TextEncoder("T5", base.path("tokenizer_2"), TEXT_TOKENS)
         return [clip(base.path("tokenizer")), t5]
 
-    def load(
-        self,
-        base: Base,
-        dtype: torch.dtype | None = None,
-        network_dtype: torch.dtype | None = None,
-        vae_dtype: torch.dtype | None = None,
-    ) -> Any:
-        """See `Family.load`."""
-        self.check(base)
-        from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
-        from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, T5EncoderModel
-
-        network = base.path("transformer")
-        return FluxPipeline(
-            transformer=load_component(FluxTransformer2DModel, network, network_dtype or dtype),
-            vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
-            text_encoder=load_component(CLIPTextModel, base.path("text_encoder"), dtype),
-            tokenizer=load_tokenizer(CLIPTokenizer, base.path("tokenizer")),
-            text_encoder_2=load_component(T5EncoderModel, base.path("text_encoder_2"), dtype),
-            tokenizer_2=load_tokenizer(AutoTokenizer, base.path("tokenizer_2")),
-            scheduler=load_scheduler(base.path("scheduler")),
-        )
-
     def check_size(self, pipeline: Any, size: int) -> None:
         """See `Family.check_size`: latents are packed."""
         self.require_multiple(size, pipeline.vae_scale_factor * PACKED)
-
-    def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
-        """See `Family.encoded_shape`: mean and log-variance of the latents.
-
-        Raises:
-            InputError: a size whose latents cannot be packed.
-        """
-        self.check_size(pipeline, size)
-        return moments_shape(pipeline.vae, size)
-
-    def encode_images(self, pipeline: Any, pixels: Tensor) -> Tensor:
-        """See `Family.encode_images`."""
-        return encode_moments(pipeline.vae, pixels)
 
     def encode_captions(self, pipeline: Any, captions: Sequence[str]) -> dict[str, Tensor]:
         """See `Family.encode_captions`; padded and cut, the padding attended, as at sampling.
@@ -235,30 +175,9 @@ class Flux(Family):
         )[0]
         return squared_error(predicted, velocity(clean, noise))
 
-    def sample(
-        self,
-        pipeline: Any,
-        captions: Sequence[str],
-        seeds: Sequence[int],
-        settings: SampleSettings,
-    ) -> list[Image.Image]:
-        """See `Family.sample`. Guidance is the network's input; as many text tokens as in training.
-
-        Raises:
-            InputError: a size whose latents cannot be packed; the pipeline would shrink it.
-        """
-        import torch
-
-        self.check_size(pipeline, settings.size)
-        return pipeline(
-            list(captions),
-            height=settings.size,
-            width=settings.size,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            max_sequence_length=text_tokens(pipeline.tokenizer_2, TEXT_TOKENS),
-        ).images
+    def sample_arguments(self, pipeline: Any, options: Mapping[str, Option]) -> dict[str, Any]:
+        """See `LatentPipeline.sample_arguments`: as many text tokens as in training."""
+        return {"max_sequence_length": text_tokens(pipeline.tokenizer_2, TEXT_TOKENS)}
 
 
 def noise_levels(draws: Draws) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import load_state, reads_headers_only
@@ -17,8 +19,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from workflow_scripts.finetune.draws import Draws
+    from workflow_scripts.finetune.families.base import SampleSettings
 
 _REMEDY = "use the published checkpoint, all of its components from one repository"
+
+WITHOUT_SAFETY_CHECKER: Final = MappingProxyType(
+    {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "image_encoder": None,
+        "requires_safety_checker": False,
+    }
+)
+"""Arguments of Stable Diffusion's pipeline: the checker is left out, for it knows photographs."""
 
 
 def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **more: Any) -> Any:
@@ -264,6 +277,56 @@ def with_caption_mask(shown: dict[str, Tensor], captions: dict[str, Tensor]) -> 
         captions: the same without any caption dropped.
     """
     return {**shown, "mask": captions["mask"]}
+
+
+def with_negative(
+    dropped: Sequence[bool], captions: tuple[Tensor, Tensor], negative: tuple[Any, Any]
+) -> dict[str, Tensor]:
+    """Return conditions in which each dropped caption is the pipeline's negative prompt.
+
+    Args:
+        dropped: which captions are empty.
+        captions: text (n, tokens, width) and mask (n, tokens) of all captions.
+        negative: the same of the negative prompt; None for both where no caption is dropped.
+    """
+    import torch
+
+    text, mask = captions
+    if negative[0] is not None:
+        empty = torch.tensor(dropped, device=text.device)
+        text = torch.where(empty[:, None, None], negative[0], text)
+        mask = torch.where(empty[:, None], negative[1], mask)
+    return {"text": text, "mask": mask}
+
+
+def sample_images(
+    pipeline: Any,
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    settings: SampleSettings,
+    **more: Any,
+) -> Any:
+    """Call a pipeline of diffusers as `Family.sample` says; return its images.
+
+    Args:
+        pipeline: as loaded.
+        captions: one for each image.
+        seeds: one for each image, of a generator on the CPU.
+        settings: steps, guidance and size. (The size is always passed: a pipeline may have another
+            default than its checkpoint's.)
+        more: further arguments of the pipeline's call.
+    """
+    import torch
+
+    return pipeline(
+        list(captions),
+        height=settings.size,
+        width=settings.size,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        **more,
+    ).images
 
 
 def decode_images(pipeline: Any, latents: Tensor) -> list[Image.Image]:

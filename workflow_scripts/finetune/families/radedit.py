@@ -18,10 +18,12 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.speed import ATTENTIONS, Takes
 from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.parts import (
+    WITHOUT_SAFETY_CHECKER,
     decode_images,
     load_component,
     load_tokenizer,
     require_fit,
+    sample_images,
 )
 from workflow_scripts.finetune.families.text_encoders import TextEncoder
 from workflow_scripts.finetune.layout import (
@@ -141,10 +143,7 @@ class RadEdit(Family):
                 BertTokenizer, _tokenizer_folder(base), model_max_length=TEXT_TOKENS
             ),
             scheduler=DDIMScheduler(**NOISE_SCHEDULE),
-            safety_checker=None,
-            feature_extractor=None,
-            image_encoder=None,
-            requires_safety_checker=False,
+            **WITHOUT_SAFETY_CHECKER,
         )
 
     def sample(
@@ -155,17 +154,7 @@ class RadEdit(Family):
         settings: SampleSettings,
     ) -> list[Image.Image]:
         """See `Family.sample`."""
-        import torch
-
-        latents = pipeline(
-            list(captions),
-            height=settings.size,
-            width=settings.size,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="latent",
-        ).images
+        latents = sample_images(pipeline, captions, seeds, settings, output_type="latent")
         return decode_images(pipeline, latents)
 
 

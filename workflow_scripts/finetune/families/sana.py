@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.speed import MASKED, Takes
-from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import (
     logit_normal_sigma,
     noised,
@@ -24,26 +23,18 @@ from workflow_scripts.finetune.families.flow import (
     squared_error,
     velocity,
 )
+from workflow_scripts.finetune.families.latent_pipeline import CAPTION_MASK, REMEDY, LatentPipeline
+from workflow_scripts.finetune.families.options import Option
 from workflow_scripts.finetune.families.parts import (
-    load_component,
-    load_scheduler,
-    load_tokenizer,
     require_fit,
     text_tokens,
-    with_caption_mask,
+    with_negative,
 )
 from workflow_scripts.finetune.families.text_encoders import TextEncoder
-from workflow_scripts.finetune.layout import (
-    Base,
-    check_pipeline_index,
-    component_files,
-    read_json,
-    tokenizer_files,
-)
+from workflow_scripts.finetune.layout import Base
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
     from torch import Tensor, nn
 
     from workflow_scripts.finetune.draws import Draws
@@ -54,10 +45,8 @@ TEXT_TOKENS: Final = 300
 SIDE: Final = 32
 """The pipeline takes multiples of it, whatever the autoencoder."""
 
-_REMEDY: Final = "use the published checkpoint, all of its components from one repository"
 
-
-class Sana(Family):
+class Sana(LatentPipeline):
     """See the module.
 
     The option `instruction`, of sampling and of training, puts the pipeline's instruction for
@@ -75,32 +64,31 @@ class Sana(Family):
     )
     lora_positions = MappingProxyType({"attention": ("to_q", "to_k", "to_v")})
     options = MappingProxyType({"instruction": False})
-    training_options = MappingProxyType({"instruction": False, "caption_mask_when_dropped": False})
+    training_options = MappingProxyType({"instruction": False, CAPTION_MASK: False})
     encodes_in_float32 = True
+    pipelines = ("SanaPipeline",)
+    networks = MappingProxyType(
+        {
+            "transformer": "SanaTransformer2DModel",
+            "vae": "AutoencoderDC",
+            "text_encoder": "Gemma2Model",
+        }
+    )
+    tokenizers = MappingProxyType({"tokenizer": "AutoTokenizer"})
 
-    def check(self, base: Base) -> list[Path]:
-        """See `Family.check`."""
-        components = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
-        files = check_pipeline_index(base, ("SanaPipeline",), components)
-        network, network_files = component_files(base, "transformer", "diffusion_pytorch_model")
-        vae, vae_files = component_files(base, "vae", "diffusion_pytorch_model")
-        text, text_files = component_files(base, "text_encoder", "model")
-        tokens, _ = tokenizer_files(base.path("tokenizer"))
-        schedule = base.path("scheduler") / "scheduler_config.json"
-        _require_shifted_flow(schedule)
-        where = base.path("transformer") / "config.json"
+    def check_fit(self, base: Base, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        """See `LatentPipeline.check_fit`."""
+        network, where = configs["transformer"], base.path("transformer") / "config.json"
+        _require_shifted_flow(
+            configs["scheduler"], base.path("scheduler") / "scheduler_config.json"
+        )
         require_fit(
-            text.get("hidden_size"),
+            configs["text_encoder"].get("hidden_size"),
             network.get("caption_channels"),
             "values per token of the text encoder, taken by the transformer",
             where,
         )
-        require_fit(
-            vae.get("latent_channels"),
-            network.get("in_channels"),
-            "latent channels of the autoencoder, taken by the transformer",
-            where,
-        )
+        self.require_latent_channels(base, configs)
         require_fit(
             network.get("in_channels"),
             network.get("out_channels") or network.get("in_channels"),
@@ -111,13 +99,8 @@ class Sana(Family):
             raise InputError(
                 "a distilled transformer that is told the guidance scale (Sana-Sprint)",
                 where,
-                _REMEDY,
+                REMEDY,
             )
-        return [*files, *network_files, *vae_files, *text_files, *tokens, schedule]
-
-    def text_encoders(self, base: Base) -> list[TextEncoder]:
-        """See `Family.text_encoders`."""
-        return [TextEncoder("Gemma", base.path("tokenizer"), TEXT_TOKENS)]
 
     def load(
         self,
@@ -126,23 +109,15 @@ class Sana(Family):
         network_dtype: torch.dtype | None = None,
         vae_dtype: torch.dtype | None = None,
     ) -> Any:
-        """See `Family.load`."""
-        self.check(base)
-        from diffusers import AutoencoderDC, SanaPipeline, SanaTransformer2DModel
-        from transformers import AutoTokenizer, Gemma2Model
-
-        network = base.path("transformer")
-        text_encoder = load_component(Gemma2Model, base.path("text_encoder"), dtype)
-        transformer = load_component(SanaTransformer2DModel, network, network_dtype or dtype)
-        for block in transformer.transformer_blocks:
+        """See `Family.load`. Its attention is the one of this module."""
+        pipeline = super().load(base, dtype, network_dtype, vae_dtype)
+        for block in pipeline.transformer.transformer_blocks:
             block.attn1.set_processor(LinearAttention())
-        return SanaPipeline(
-            transformer=transformer,
-            vae=load_component(AutoencoderDC, base.path("vae"), vae_dtype or dtype),
-            text_encoder=text_encoder,
-            tokenizer=load_tokenizer(AutoTokenizer, base.path("tokenizer")),
-            scheduler=load_scheduler(base.path("scheduler")),
-        )
+        return pipeline
+
+    def text_encoders(self, base: Base) -> list[TextEncoder]:
+        """See `Family.text_encoders`."""
+        return [TextEncoder("Gemma", base.path("tokenizer"), TEXT_TOKENS)]
 
     def check_size(self, pipeline: Any, size: int) -> None:
         """See `Family.check_size`."""
@@ -169,31 +144,16 @@ class Sana(Family):
 
         The empty caption is encoded as the pipeline's negative prompt: without an instruction.
         """
-        import torch
-
         instructed = bool(self.training_option("instruction"))
-        dropped = torch.tensor([not caption for caption in captions])
-        text, mask, negative, negative_mask = pipeline.encode_prompt(
+        dropped = [not caption for caption in captions]
+        text, mask, *negative = pipeline.encode_prompt(
             list(captions),
-            do_classifier_free_guidance=instructed and bool(dropped.any()),
+            do_classifier_free_guidance=instructed and any(dropped),
             clean_caption=False,
             max_sequence_length=text_tokens(pipeline.tokenizer, TEXT_TOKENS),
             complex_human_instruction=_instruction(pipeline) if instructed else None,
         )
-        if negative is not None:
-            dropped = dropped.to(text.device)
-            text = torch.where(dropped[:, None, None], negative, text)
-            mask = torch.where(dropped[:, None], negative_mask, mask)
-        return {"text": text, "mask": mask}
-
-    def encode_shown(
-        self, pipeline: Any, captions: Sequence[str], dropped: Sequence[bool]
-    ) -> dict[str, Tensor]:
-        """See `Family.encode_shown`."""
-        conditions = super().encode_shown(pipeline, captions, dropped)
-        if self.training_option("caption_mask_when_dropped") and any(dropped):
-            return with_caption_mask(conditions, self.encode_captions(pipeline, captions))
-        return conditions
+        return with_negative(dropped, (text, mask), negative)
 
     def loss(
         self,
@@ -217,36 +177,17 @@ class Sana(Family):
         )[0]
         return squared_error(predicted, velocity(latents, noise))
 
-    def sample(
-        self,
-        pipeline: Any,
-        captions: Sequence[str],
-        seeds: Sequence[int],
-        settings: SampleSettings,
-    ) -> list[Image.Image]:
-        """See `Family.sample`.
+    def sample_arguments(self, pipeline: Any, options: Mapping[str, Option]) -> dict[str, Any]:
+        """See `LatentPipeline.sample_arguments`.
 
-        Without binning and with the size: by default, 512 pixels are sampled and enlarged to 1024.
-
-        Raises:
-            InputError: a size that the pipeline does not sample.
+        Without binning: by default, 512 pixels are sampled and enlarged to 1024.
         """
-        import torch
-
-        self.check_size(pipeline, settings.size)
-        options = {**self.options, **settings.options}
-        return pipeline(
-            list(captions),
-            height=settings.size,
-            width=settings.size,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            max_sequence_length=text_tokens(pipeline.tokenizer, TEXT_TOKENS),
-            use_resolution_binning=False,
-            clean_caption=False,
-            complex_human_instruction=_instruction(pipeline) if options["instruction"] else None,
-        ).images
+        return {
+            "max_sequence_length": text_tokens(pipeline.tokenizer, TEXT_TOKENS),
+            "use_resolution_binning": False,
+            "clean_caption": False,
+            "complex_human_instruction": _instruction(pipeline) if options["instruction"] else None,
+        }
 
 
 class LinearAttention:
@@ -296,17 +237,16 @@ def _instruction(pipeline: Any) -> list[str]:
     return inspect.signature(pipeline.__call__).parameters["complex_human_instruction"].default
 
 
-def _require_shifted_flow(schedule: Path) -> None:
-    config = read_json(schedule)
+def _require_shifted_flow(config: Mapping[str, Any], schedule: Path) -> None:
     prediction, shift = config.get("prediction_type"), config.get("flow_shift")
     if prediction != "flow_prediction" or not config.get("use_flow_sigmas"):
         kind = config.get("_class_name")
         raise InputError(
             f"the scheduler {kind} (prediction {prediction!r}) does not sample along flows",
             schedule,
-            _REMEDY,
+            REMEDY,
         )
     if not isinstance(shift, (int, float)) or shift <= 0:
         raise InputError(
-            "the scheduler has no `flow_shift`, by which noise levels are drawn", schedule, _REMEDY
+            "the scheduler has no `flow_shift`, by which noise levels are drawn", schedule, REMEDY
         )

@@ -7,44 +7,30 @@ fine-tuning of SD 3.5.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.speed import ATTENTIONS, Takes
-from workflow_scripts.finetune.families.base import Family, SampleSettings
 from workflow_scripts.finetune.families.flow import (
     noised,
     squared_error,
     uniform_sigma,
     velocity,
 )
+from workflow_scripts.finetune.families.latent_pipeline import LatentPipeline
 from workflow_scripts.finetune.families.options import Option
 from workflow_scripts.finetune.families.parts import (
     draw_latents,
-    encode_moments,
-    load_component,
-    load_scheduler,
-    load_tokenizer,
-    moments_shape,
     require_fit,
     text_tokens,
 )
 from workflow_scripts.finetune.families.text_encoders import TextEncoder, clip
-from workflow_scripts.finetune.layout import (
-    Base,
-    check_pipeline_index,
-    component_files,
-    read_json,
-    tokenizer_files,
-)
+from workflow_scripts.finetune.layout import Base
 
 if TYPE_CHECKING:
     from typing import Self
 
-    import torch
-    from PIL import Image
     from torch import Tensor, nn
 
     from workflow_scripts.finetune.draws import Draws
@@ -64,10 +50,11 @@ _ATTENTION = (
     "attn.add_k_proj",
     "attn.add_v_proj",
 )
+_CLIPS: Final = ("text_encoder", "text_encoder_2")
 _MLP = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 
 
-class StableDiffusion3(Family):
+class StableDiffusion3(LatentPipeline):
     """See the module. The LoRA positions are those of the paper's Table 14.
 
     The option of training is `text_tokens`: the number of T5 tokens to which captions are padded
@@ -85,6 +72,23 @@ class StableDiffusion3(Family):
         }
     )
     training_options = MappingProxyType({"text_tokens": float(TEXT_TOKENS)})
+    pipelines = ("StableDiffusion3Pipeline",)
+    networks = MappingProxyType(
+        {
+            "transformer": "SD3Transformer2DModel",
+            "vae": "AutoencoderKL",
+            "text_encoder": "CLIPTextModelWithProjection",
+            "text_encoder_2": "CLIPTextModelWithProjection",
+            "text_encoder_3": "T5EncoderModel",
+        }
+    )
+    tokenizers = MappingProxyType(
+        {
+            "tokenizer": "CLIPTokenizer",
+            "tokenizer_2": "CLIPTokenizer",
+            "tokenizer_3": "AutoTokenizer",
+        }
+    )
 
     def trained_with(self, options: Mapping[str, Option]) -> Self:
         """See `Family.trained_with`.
@@ -100,89 +104,28 @@ class StableDiffusion3(Family):
             )
         return chosen
 
-    def check(self, base: Base) -> list[Path]:
-        """See `Family.check`."""
-        encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
-        tokenizers = ("tokenizer", "tokenizer_2", "tokenizer_3")
-        components = ("transformer", "vae", *encoders, *tokenizers, "scheduler")
-        files = check_pipeline_index(base, ("StableDiffusion3Pipeline",), components)
-        network, network_files = component_files(base, "transformer", "diffusion_pytorch_model")
-        vae, vae_files = component_files(base, "vae", "diffusion_pytorch_model")
-        texts = [component_files(base, name, "model") for name in encoders]
-        for name in tokenizers:
-            files += tokenizer_files(base.path(name))[0]
-        schedule = base.path("scheduler") / "scheduler_config.json"
-        read_json(schedule)
-        where = base.path("transformer") / "config.json"
+    def check_fit(self, base: Base, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        """See `LatentPipeline.check_fit`."""
+        network, where = configs["transformer"], base.path("transformer") / "config.json"
         require_fit(
-            texts[2][0].get("d_model"),
+            configs["text_encoder_3"].get("d_model"),
             network.get("joint_attention_dim"),
             "values per token of text_encoder_3, taken by the transformer",
             where,
         )
+        pooled = (configs[name].get("projection_dim", 0) for name in _CLIPS)
         require_fit(
-            sum(config.get("projection_dim", 0) for config, _ in texts[:2]),
+            sum(pooled),
             network.get("pooled_projection_dim"),
             "pooled values of both CLIP text encoders, taken by the transformer",
             where,
         )
-        require_fit(
-            vae.get("latent_channels"),
-            network.get("in_channels"),
-            "latent channels of the VAE, taken by the transformer",
-            where,
-        )
-        files += [file for _, found in texts for file in found]
-        return [*files, *network_files, *vae_files, schedule]
+        self.require_latent_channels(base, configs)
 
     def text_encoders(self, base: Base) -> list[TextEncoder]:
         """See `Family.text_encoders`."""
         t5 = TextEncoder("T5", base.path("tokenizer_3"), TEXT_TOKENS)
         return [clip(base.path("tokenizer")), clip(base.path("tokenizer_2")), t5]
-
-    def load(
-        self,
-        base: Base,
-        dtype: torch.dtype | None = None,
-        network_dtype: torch.dtype | None = None,
-        vae_dtype: torch.dtype | None = None,
-    ) -> Any:
-        """See `Family.load`."""
-        self.check(base)
-        from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
-        from transformers import (
-            AutoTokenizer,
-            CLIPTextModelWithProjection,
-            CLIPTokenizer,
-            T5EncoderModel,
-        )
-
-        kinds = {
-            "text_encoder": CLIPTextModelWithProjection,
-            "text_encoder_2": CLIPTextModelWithProjection,
-            "text_encoder_3": T5EncoderModel,
-        }
-        tokenizers: dict[str, Any] = {
-            "tokenizer": CLIPTokenizer,
-            "tokenizer_2": CLIPTokenizer,
-            "tokenizer_3": AutoTokenizer,
-        }
-        network = base.path("transformer")
-        return StableDiffusion3Pipeline(
-            transformer=load_component(SD3Transformer2DModel, network, network_dtype or dtype),
-            vae=load_component(AutoencoderKL, base.path("vae"), vae_dtype or dtype),
-            scheduler=load_scheduler(base.path("scheduler")),
-            **{name: load_component(kind, base.path(name), dtype) for name, kind in kinds.items()},
-            **{name: load_tokenizer(kind, base.path(name)) for name, kind in tokenizers.items()},
-        )
-
-    def encoded_shape(self, pipeline: Any, size: int) -> tuple[int, ...]:
-        """See `Family.encoded_shape`: mean and log-variance of the latents."""
-        return moments_shape(pipeline.vae, size)
-
-    def encode_images(self, pipeline: Any, pixels: Tensor) -> Tensor:
-        """See `Family.encode_images`."""
-        return encode_moments(pipeline.vae, pixels)
 
     def encode_captions(self, pipeline: Any, captions: Sequence[str]) -> dict[str, Tensor]:
         """See `Family.encode_captions`: the tokens of all three encoders, and CLIP's pooled."""
@@ -218,25 +161,9 @@ class StableDiffusion3(Family):
         )[0]
         return squared_error(predicted, velocity(latents, noise))
 
-    def sample(
-        self,
-        pipeline: Any,
-        captions: Sequence[str],
-        seeds: Sequence[int],
-        settings: SampleSettings,
-    ) -> list[Image.Image]:
-        """See `Family.sample`."""
-        import torch
-
-        return pipeline(
-            list(captions),
-            height=settings.size,
-            width=settings.size,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            max_sequence_length=text_tokens(pipeline.tokenizer_3, TEXT_TOKENS),
-        ).images
+    def sample_arguments(self, pipeline: Any, options: Mapping[str, Option]) -> dict[str, Any]:
+        """See `LatentPipeline.sample_arguments`."""
+        return {"max_sequence_length": text_tokens(pipeline.tokenizer_3, TEXT_TOKENS)}
 
 
 def noise_levels(pipeline: Any, draws: Draws) -> Tensor:
