@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from workflow_scripts.common.devices import check_processes
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.resuming import is_of_same_run, read_unless_damaged
-from workflow_scripts.common.training_step import check_finite
+from workflow_scripts.common.training_step import check_finite, check_processes
 
 PATH = Path("progress/step-1")
 

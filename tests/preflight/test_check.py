@@ -144,7 +144,7 @@ def test_what_a_curated_set_reads_is_checked_once(tmp_path):
     assert "metadata.csv" in str(found.fault)
     (tmp_path / "metadata.csv").write_text("file_name,image_id\na.png,film\n")
     (found,) = [c for c in preflight(config, {"curate"}, set()) if c.what == "curate.overfitted"]
-    assert "not there, first 'a.png'" in str(found.fault)
+    assert "missing, first 'a.png'" in str(found.fault)
     (tmp_path / "a.png").touch()
     (found,) = [c for c in preflight(config, {"curate"}, set()) if c.what == "curate.overfitted"]
     assert found.fault is None
