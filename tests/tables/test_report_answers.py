@@ -170,7 +170,7 @@ def test_alarms_count_only_where_the_whole_interval_is_above_chance():
     both = empty() | lenses(A=(0.06, 0.5), B=(0.07, 0.9))
     assert risk_sentence(both, []).startswith("A and B raise more alarms")
     none = empty() | lenses(A=(0.05, 0.5))
-    assert risk_sentence(none, []).startswith("Of 1 measured, none raises more alarms")
+    assert risk_sentence(none, []).startswith("No model of 1 measured raises more alarms")
 
 
 def test_what_is_missing_is_named_by_model_and_counted():

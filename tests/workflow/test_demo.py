@@ -539,7 +539,7 @@ OF_IMAGES = {
         # Novelty draws its references with it.
         (
             "generate/make_control.py",
-            {"generate_control", "privacy_attacker", *OF_IMAGES, *FROM_RECORDS},
+            {"generate_control", *OF_IMAGES, *FROM_RECORDS},
         ),
         # CheXbert's tokenizer is loaded with it.
         (

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from tests.common.test_code import WITHOUT_CODE, rules, scripts_run_by
+from tests.common.test_code import RULES, WITHOUT_CODE, scripts_run_by
+from tests.rule_texts import rule_texts
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.world import demo
 from workflow_scripts.world.warm_python import COLD_STARTS
@@ -187,7 +188,8 @@ def test_a_damaged_stamp_is_no_stamp(commands, text):
 
 
 def test_all_scripts_that_no_code_reruns_count_as_costly():
-    run = set().union(*(scripts_run_by(rules()[name]) for name in WITHOUT_CODE))
+    rules = rule_texts(RULES)
+    run = set().union(*(scripts_run_by(rules[name]) for name in WITHOUT_CODE))
     # The first links files, and computes nothing; the demo plants no canaries and draws no pool.
     elsewhere = {"finetune.finish", "finetune.canaries", "cohort.drawn_prompts"}
     assert run - elsewhere <= set(demo.COSTLY)

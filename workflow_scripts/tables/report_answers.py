@@ -191,7 +191,7 @@ def _beyond(
     if not known:
         return []
     if not above:
-        return [f"None of the {len(known)} models measured {verbs[0]} {what}, by its 95% interval."]
+        return [f"No model of {len(known)} measured {verbs[0]} {what}, by its 95% interval."]
     return [f"{listed(above)} {verbs[len(above) > 1]} {what}, each by its own 95% interval."]
 
 
