@@ -45,7 +45,7 @@ def test_a_file_that_is_no_outcomes_is_named(tmp_path, fault):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1}, "two runs have one seed"),
+        ({"seed": 1}, "two runs have the same seed"),
         ({"seed": 2, "model": "sd_v2"}, "model is 'sd_v2'"),
         ({"seed": 2, "ids": ("a", "c")}, "tested on 2 images"),
         ({"seed": 2, "ids": ("b", "a")}, "tested on 2 images"),

@@ -168,7 +168,7 @@ def test_a_judge_that_saw_generated_images_is_refused(judged, tmp_path):
 
 
 def test_a_file_that_is_no_judge_is_refused(judged):
-    with pytest.raises(InputError, match="no classifier that this workflow trained"):
+    with pytest.raises(InputError, match="not a classifier that this workflow trained"):
         judged.look("real", None, classifier=judged.world.weights)
 
 

@@ -94,9 +94,9 @@ def test_ribs_are_counted_that_are_drawn(labeller):
 
 def test_a_network_without_these_organs_is_refused(tmp_path):
     torch.save({"model": random_cxas((1, 1, 1, 1), 40).state_dict()}, tmp_path / "few.pth")
-    with pytest.raises(InputError, match="of a network of 40"):
+    with pytest.raises(InputError, match="of a network with 40"):
         load_labeller(tmp_path / "few.pth", SIZE, 2, torch.device("cpu"))
-    with pytest.raises(InputError, match="of a network of 40"):
+    with pytest.raises(InputError, match="of a network with 40"):
         check_organs(tmp_path / "few.pth")
 
 

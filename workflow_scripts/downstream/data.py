@@ -131,7 +131,7 @@ def manifest_rows(manifest: pd.DataFrame, image_ids: Sequence[str], where: str) 
         raise InputError(
             f"{len(unknown)} image(s) are not in the manifest, first {unknown[0]!r}",
             where,
-            "manifest and prompts are of different runs: rerun the cohort stage and what follows",
+            "manifest and prompts come from different runs: rerun the cohort stage and the rest",
         )
     return by_id.loc[list(image_ids)].reset_index(drop=True)
 

@@ -68,7 +68,7 @@ def patient_draws(patients: np.ndarray, draws: int, seed: int) -> Iterator[np.nd
     Args:
         patients: (n,) the patient of each test image.
         draws: number of test sets.
-        seed: of the draws; the same seed and patients give the same test sets.
+        seed: seed of the draws; the same seed and patients give the same test sets.
 
     Yields:
         The number of times each image counts, float64 (part of the draws, n), in chunks.
@@ -243,14 +243,14 @@ def percentiles(draws: np.ndarray, units: int | None = None) -> tuple[float, flo
     A perfect score in every draw gives no estimate of its spread, and [1, 1] would claim certainty.
 
     Percentiles of few units are too narrow: a bootstrap's variance is too small by (n - 1) / n, and
-    a normal quantile stands where Student's should. Hesterberg's expanded percentiles (The American
-    Statistician 69, 2015) reach as far out as Student's interval with the unbiased variance does on
-    a normal distribution. With ten positive patients, the interval of an AUROC covered 91% without
-    and 94% with it.
+    it uses the normal quantile where Student's is right. Hesterberg's expanded percentiles (The
+    American Statistician 69, 2015) reach as far out as Student's interval with the unbiased
+    variance does on a normal distribution. With ten positive patients, the interval of an AUROC
+    covered 91% without and 94% with it.
 
     Args:
         draws: (n,), a value on drawn sets of units.
-        units: how many units there are, of the side with fewer; None for plain percentiles.
+        units: number of units, on the side with fewer; None for plain percentiles.
     """
     defined = draws[np.isfinite(draws)]
     if len(defined) == 0 or defined.min() == defined.max():

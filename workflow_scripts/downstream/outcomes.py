@@ -80,13 +80,13 @@ def read_repeats(paths: Sequence[str | Path]) -> list[Outcomes]:
     first = repeats[0]
     seeds = [outcomes.run["seed"] for outcomes in repeats]
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"two runs have one seed: {seeds}", paths[0], _REMEDY)
+        raise InputError(f"two runs have the same seed: {seeds}", paths[0], _REMEDY)
     for path, outcomes in zip(paths, repeats, strict=True):
         check_same_test(first, outcomes, path)
         for key in ("setting", "model", "protocol"):
             if outcomes.run[key] != first.run[key]:
                 raise InputError(
-                    f"{key} is {outcomes.run[key]!r}, of the first run {first.run[key]!r}",
+                    f"{key} is {outcomes.run[key]!r}, but {first.run[key]!r} in the first run",
                     path,
                     _REMEDY,
                 )
@@ -101,7 +101,7 @@ def check_same_test(one: Outcomes, other: Outcomes, path: str | Path) -> None:
     """
     if not one.rows["image_id"].equals(other.rows["image_id"]):
         raise InputError(
-            f"tested on {len(other.rows)} images that are not the {len(one.rows)} of the run it is "
+            f"its {len(other.rows)} test images are not the {len(one.rows)} of the run that it is "
             "compared with",
             path,
             "the cohort has changed between them: delete both and rerun the downstream stage",

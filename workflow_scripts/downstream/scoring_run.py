@@ -15,11 +15,11 @@ def score_parser(doc: str | None) -> argparse.ArgumentParser:
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--outcomes", type=Path, nargs="+", required=True, help="of every run of the arm")
-    add("--baseline", type=Path, nargs="*", default=[], help="of every run of the arm's baseline")
-    add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
-    add("--seed", type=int, required=True, help="of the draws; the same for all arms")
-    add("--keep-draws", action="store_true", help="in the record: the gain on each drawn test set")
+    add("--outcomes", type=Path, nargs="+", required=True, help="outcomes of every run of the arm")
+    add("--baseline", type=Path, nargs="*", default=[], help="outcomes of its baseline's runs")
+    add("--bootstrap", type=int, required=True, help="number of test sets to draw")
+    add("--seed", type=int, required=True, help="seed of the draws, the same for all arms")
+    add("--keep-draws", action="store_true", help="record the gain on each drawn test set")
     add("--output", type=Path, required=True, help="the record, JSON")
     return parser
 

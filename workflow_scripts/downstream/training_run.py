@@ -128,7 +128,7 @@ def publish(path: Path, columns: Mapping[str, Any], run: dict[str, Any], attempt
         path: the file to write.
         columns: see `write_outcomes`.
         run: the run's description.
-        attempt: of this process.
+        attempt: this process's attempt.
 
     Raises:
         InputError: another attempt took over; nothing is written.

@@ -270,7 +270,7 @@ def test_shards_without_need_or_missing_are_refused(world, capsys):
         world.run("refused", setting="augmented")
     with pytest.raises(SystemExit):
         world.run("refused", shards=[world.folder / "x.parquet"])
-    assert "--shards belongs to" in capsys.readouterr().err
+    assert "give --shards with" in capsys.readouterr().err
 
 
 def test_a_broken_image_is_named(world, tmp_path):

@@ -153,7 +153,7 @@ def test_green_reads_a_sentencepiece_model_as_llamas(tiny: Path, tmp_path: Path)
     tokenised = json.loads(done.stdout.splitlines()[-1])
     assert tokenised == [["LlamaTokenizerFast", original.encode(text)] for text in REFERENCES]
     (folder / "tokenizer.model").write_bytes(b"no model")
-    with pytest.raises(InputError, match="no SentencePiece model"):
+    with pytest.raises(InputError, match="not a SentencePiece model"):
         score_green.check(folder)
 
 

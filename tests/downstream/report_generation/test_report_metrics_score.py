@@ -207,7 +207,7 @@ def test_scores_of_other_reports_are_refused(arms: Arms):
     path = arms.run("a", noisy(0.2, 1))
     arms.add(path, "green", {SCORE: np.ones(N)})
     write_reports(path, REFERENCES, noisy(0.9, 2), patients=PATIENTS)  # trained again since
-    with pytest.raises(InputError, match="scores of other reports"):
+    with pytest.raises(InputError, match="the scores belong to other reports"):
         arms.record([path])
 
 
@@ -234,7 +234,7 @@ def test_a_second_file_an_unknown_scorer_and_a_nan_are_refused(arms: Arms):
         arms.record([path])
     arms.scores[path] = arms.scores[path][:1]
     arms.add(path, "meteor", {SCORE: np.ones(N)})
-    with pytest.raises(InputError, match="no scorer is called 'meteor'"):
+    with pytest.raises(InputError, match="unknown scorer 'meteor'"):
         arms.record([path])
     arms.scores[path].pop()
     arms.add(path, "green", {SCORE: np.full(N, np.nan)})

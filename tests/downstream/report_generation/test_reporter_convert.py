@@ -378,5 +378,5 @@ def test_damage_to_a_converted_folder_is_found(converted, tmp_path):
     weights.unlink()
     with pytest.raises(InputError, match="weights are missing"):
         check_start(whole)
-    with pytest.raises(InputError, match="no converted LLaVA"):
+    with pytest.raises(InputError, match="not a converted LLaVA"):
         check_start(tmp_path)

@@ -268,7 +268,7 @@ def test_a_run_that_continues_within_an_epoch_finds_its_place():
     assert reader.read(foreign, 0)[:, 0, 0].tolist() == foreign.tolist()
     assert reader.read(mine(0)[:2], 0)[:, 0, 0].tolist() == mine(0)[:2].tolist()
     reader.close()
-    with pytest.raises(ValueError, match="not to come next"):
+    with pytest.raises(ValueError, match="is not the next row"):
         ahead.read(np.array([order(0)[9], order(0)[3]]), 0)
     ahead.close()
 

@@ -259,7 +259,7 @@ def test_a_cohort_without_test_reports_is_refused(world, tmp_path):
     manifest = read_manifest(world.folder / "manifest.parquet")
     manifest.loc[manifest["split"] == "test", "report"] = None
     write_manifest(manifest, tmp_path / "manifest.parquet")
-    with pytest.raises(InputError, match="no test image has a report of a radiologist"):
+    with pytest.raises(InputError, match="no test image has a radiologist's report"):
         world.run("uncaptioned", manifest=tmp_path / "manifest.parquet")
 
 

@@ -88,7 +88,7 @@ def test_fewer_prompts_than_asked_for_are_all_drawn(world, weights):
 
 
 def test_faulty_input_is_refused(world, weights, tmp_path, capsys):
-    with pytest.raises(InputError, match="of a network of 6"):
+    with pytest.raises(InputError, match="of a network with 6"):
         label.main(
             "--model real --manifest m --prompts p --size 64 --batch-size 1 --images 2 "
             f"--draw-seed 1 --classes 6 --weights {weights} --output {tmp_path / 'x'}".split()
@@ -103,7 +103,7 @@ def test_faulty_input_is_refused(world, weights, tmp_path, capsys):
         run(world, weights, "real", manifest=tmp_path / "manifest.parquet")
     with pytest.raises(SystemExit):
         run(world, weights, "copies")
-    assert "--shards belongs to a model" in capsys.readouterr().err
+    assert "give --shards with the key of a model" in capsys.readouterr().err
 
 
 def test_drawing_keeps_the_order_of_the_prompts(world):

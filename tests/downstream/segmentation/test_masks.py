@@ -85,12 +85,12 @@ def test_masks_drawn_by_hand_may_be_few_but_fit(tmp_path):
     assert annotated.tolist() == [False, True, False]
     assert (squares[0] == mask_square(as_image(blob(40, 60)), (40, 60), 16)).all()
     Image.fromarray(labels.T).save(tmp_path / "c.png")
-    with pytest.raises(InputError, match=r"60 x 40 pixels, its radiograph has 40 x 60"):
+    with pytest.raises(InputError, match=r"60 x 40 pixels, but its radiograph has 40 x 60"):
         exact_squares(tmp_path, images, 16, 1)
     (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(InputError, match="cannot decode a mask"):
         exact_squares(tmp_path, images, 16, 1)
-    with pytest.raises(InputError, match="no mask of any of the 1 test images"):
+    with pytest.raises(InputError, match="no mask for any of the 1 test images"):
         exact_squares(tmp_path, images[:1], 16, 1)
 
 

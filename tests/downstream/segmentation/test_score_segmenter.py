@@ -122,7 +122,7 @@ def test_arms_that_were_tested_on_other_images_are_refused(world, tmp_path):
     write(arm)
     run = json.loads("{}") | {"model": "real", "setting": "real_only", "protocol": "sound"}
     write_outcomes(real, {"image_id": ["z"], "patient_id": ["z"]}, run | {"seed": 1})
-    with pytest.raises(InputError, match="not the 1 of the run it is compared with"):
+    with pytest.raises(InputError, match="not the 1 of the run that it is compared with"):
         world.score(arm, baseline=(real,))
 
 

@@ -26,7 +26,7 @@ def test_the_labeller_is_checked_where_segmentation_runs(config):
     assert check.fault is None
     config["downstream"]["segmentation"]["labeller"]["classes"] = [31, 40]
     (check,) = preflight(config, {"downstream"}, set())
-    assert "of a network of 40" in str(check.fault)
+    assert "of a network with 40" in str(check.fault)
     config["downstream"]["segmentation"]["labeller"]["weights"] = "nowhere.pth"
     (check,) = preflight(config, {"downstream"}, set())
     assert "missing" in str(check.fault)

@@ -204,18 +204,18 @@ def test_faulty_input_is_refused_before_training(world, capsys, monkeypatch):
     with pytest.raises(InputError, match="labeller is"):
         world.run("refused", **arm | {"masks": world.masks("e", drawn, labeller={"classes": [1]})})
     empty = {i: np.zeros((SIZE, SIZE), bool) for i in world.images}
-    with pytest.raises(InputError, match="shows anything"):
+    with pytest.raises(InputError, match="pseudo-masks to train on are empty"):
         world.run("refused", real_masks=world.masks("empty", empty))
     few = {i: bright(p) for i, p in list(world.images.items())[8:]}
     with pytest.raises(InputError, match=r"2 image\(s\) without a mask"):
         world.run("refused", real_masks=world.masks("few", few))
-    with pytest.raises(InputError, match="no mask of any of the 32 test images"):
+    with pytest.raises(InputError, match="no mask for any of the 32 test images"):
         world.run("refused", exact_masks=world.folder / "images" / "nowhere")
     deep = {"channels": [4] * 7}
     for wrong in ({"setting": "augmented"}, {"masks": elsewhere}, deep):
         with pytest.raises(SystemExit):
             world.run("refused", **wrong)
-    assert "--size is divisible by 2" in capsys.readouterr().err
+    assert "--size must be divisible by 2" in capsys.readouterr().err
 
 
 def test_a_control_that_shows_test_patients_is_refused(world):

@@ -36,7 +36,7 @@ class ClassificationTask:
         rotation_degrees: training images are rotated by up to this much, either way.
         flip: training images are mirrored at random (`as_published`: it moves the heart to the
             right side).
-        seed: of the augmentation, which depends on (seed, epoch, image) alone.
+        seed: seed of the augmentation, which depends on (seed, epoch, image) alone.
         device: the network's device.
     """
 
@@ -144,11 +144,13 @@ def read_network(path: Path) -> TrainedClassifier:
         network = resnet_for(state)
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"no classifier that this workflow trained ({error})",
+            f"not a classifier that this workflow trained ({error})",
             path,
             "delete it and rerun downstream_train_judge",
         ) from None
     if network.fc.out_features != len(FINDINGS):
-        raise InputError(f"{network.fc.out_features} outputs, not {len(FINDINGS)}", path)
+        raise InputError(
+            f"the network has {network.fc.out_features} outputs, not {len(FINDINGS)}", path
+        )
     load_exactly(network, state, path)
     return TrainedClassifier(network.eval(), run)

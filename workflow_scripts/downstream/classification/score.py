@@ -95,7 +95,7 @@ def values(
         arm: the runs of the arm.
         baseline: the runs on real data alone; None if the arm is the baseline.
         bootstrap: number of bootstrapped test sets.
-        seed: of the draws, the same for all arms.
+        seed: seed of the draws, the same for all arms.
     """
     n = len(labels)
     runs = _measure(labels, patients, arm, bootstrap, seed)

@@ -17,13 +17,13 @@ class ClassifierSettings:
     batch_size: Annotated[
         int, Key("Images of an optimiser step, in one or several pieces.", minimum=1)
     ]
-    learning_rate: Annotated[float, Key("Of Adam.", above=0)]
-    weight_decay: Annotated[float, Key("Of Adam.", minimum=0)]
+    learning_rate: Annotated[float, Key("Learning rate of Adam.", above=0)]
+    weight_decay: Annotated[float, Key("Weight decay of Adam.", minimum=0)]
     validation_share: Annotated[
         float, Key("Share of patients held out to choose the epoch.", above=0, below=1)
     ]
-    scheduler_factor: Annotated[float, Key("Of ReduceLROnPlateau.", above=0, below=1)]
-    scheduler_patience: Annotated[int, Key("Of ReduceLROnPlateau in epochs.", minimum=0)]
+    scheduler_factor: Annotated[float, Key("Factor of ReduceLROnPlateau.", above=0, below=1)]
+    scheduler_patience: Annotated[int, Key("Patience of ReduceLROnPlateau in epochs.", minimum=0)]
     rotation_degrees: Annotated[float, Key("Largest random rotation.", minimum=0)]
     seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)]
     per_device_batch_size: Annotated[

@@ -69,7 +69,7 @@ class _Data:
     """All images, which are read before the network.
 
     Attributes:
-        images: to train and to validate on, real ones first.
+        images: images to train and validate on, real ones first.
         n_real: the number of real ones.
         training: rows of `images` to train on.
         validation: rows of `images` to validate on.
@@ -224,11 +224,11 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSe
     parser.add_argument(
         "--real-prompts",
         type=Path,
-        help="whose radiographs the real images are, where not those of --prompts",
+        help="prompts to take the real images from; by default those of --prompts",
     )
     args = parser.parse_args(argv)
     if (args.setting == "real_only") != (not args.shards):
-        parser.error("--shards belongs to augmented and synthetic_only, and to them alone")
+        parser.error("give --shards with augmented and synthetic_only, and with no other setting")
     return args, settings_of_flags(ClassifierSettings, args, parser)
 
 

@@ -181,7 +181,9 @@ def read_tower(config_path: Path, checkpoint: Path) -> Tower:
         renamed |= {name: torch.ones(width) for name in names}
     hidden = need(renamed, "encoder.layer.0.mlp.fc1.weight", checkpoint).shape[0]
     if hidden % width or width % int(vision.get("head_width", 64)):
-        raise InputError(f"a ViT of width {width} with an MLP of {hidden}", checkpoint)
+        raise InputError(
+            f"a ViT of width {width} does not fit its heads or its MLP of {hidden}", checkpoint
+        )
     tower = {
         "hidden_size": width,
         "num_hidden_layers": depth,
@@ -201,18 +203,18 @@ def read_projector(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: see `convert`.
     """
-    found, dropped = {}, []
+    renamed, dropped = {}, []
     for key, value in load_state(path).items():
         match = re.fullmatch(r"(?:.*\.)?mm_projector\.([02])\.(weight|bias)", key)
         if match:
-            found[f"linear_{1 + int(match[1]) // 2}.{match[2]}"] = value.float()
+            renamed[f"linear_{1 + int(match[1]) // 2}.{match[2]}"] = value.float()
         elif ".vision_tower." in key:
             dropped.append(key)
         else:
             raise InputError(f"1 key(s) left over: {key}", path, "use the published file")
     if dropped:
         log.info("%s: %d copies of the frozen vision tower dropped", path, len(dropped))
-    return found
+    return renamed
 
 
 def read_language_model(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -268,7 +270,7 @@ def read_tokenizer(folder: Path) -> Any:
     for text in (f"\n{QUESTION} ASSISTANT: Übersicht, 3.5 cm.", "The heart is normal in size."):
         ids = tokenizer(text, add_special_tokens=False).input_ids
         if ids != original.encode(text):
-            raise InputError("the tokenizer is no byte-pair encoding of Llama's kind", path)
+            raise InputError("the tokenizer is not a byte-pair encoding of Llama's kind", path)
     return tokenizer
 
 
@@ -293,7 +295,7 @@ def merge_adapter(network: Any, config_path: Path, path: Path) -> None:
     for name, pair in factors.items():
         layer = layers.get(name.removeprefix("model."))
         if not isinstance(layer, torch.nn.Linear) or set(pair) != {"A", "B"}:
-            raise InputError(f"no linear layer with two factors: {name}", path)
+            raise InputError(f"not a linear layer with two factors: {name}", path)
         a, b = pair["A"].float(), pair["B"].float()
         fits = (b.shape[0], a.shape[1]) == tuple(layer.weight.shape)
         if not fits or not a.shape[0] == b.shape[1] == rank:
@@ -305,9 +307,9 @@ def merge_adapter(network: Any, config_path: Path, path: Path) -> None:
         update = (alpha / rank) * (b @ a)
         layer.weight.data = (layer.weight.data.float() + update).to(layer.weight.dtype)
     kinds = set(config.get("target_modules") or ())
-    wanted = {n for n, m in layers.items() if isinstance(m, torch.nn.Linear)}
-    wanted = {f"model.{name}" for name in wanted if name.rpartition(".")[2] in kinds}
-    if lacking := sorted(wanted - set(factors)):
+    linear = {n for n, m in layers.items() if isinstance(m, torch.nn.Linear)}
+    adapted = {f"model.{name}" for name in linear if name.rpartition(".")[2] in kinds}
+    if lacking := sorted(adapted - set(factors)):
         raise InputError(f"{len(lacking)} layer(s) without factors: {lacking[0]}, ...", path)
 
 
@@ -321,7 +323,7 @@ def _assemble(
     rows = int(text_config["vocab_size"])
     if rows != vocabulary:
         raise InputError(
-            f"{rows} rows of embeddings for a vocabulary of {vocabulary}",
+            f"{rows} embeddings for a vocabulary of {vocabulary} tokens",
             "the language model's config.json and tokenizer",
             "use the published files",
         )
@@ -378,9 +380,9 @@ def _preprocessing(config: Mapping[str, Any], side: int, path: Path) -> dict[str
     given: dict[str, Any] = {**config.get("vision_cfg", {}), **config.get("preprocess_cfg", {})}
     given = {key.removeprefix("image_"): value for key, value in given.items()}
     if given.get("resize_mode", "shortest") != "shortest":
-        raise InputError(f"resize_mode {given['resize_mode']!r} is not known here", path)
+        raise InputError(f"resize_mode {given['resize_mode']!r} is not supported", path)
     if given.get("interpolation", "bicubic") not in _FILTERS:
-        raise InputError(f"interpolation {given['interpolation']!r} is not known here", path)
+        raise InputError(f"interpolation {given['interpolation']!r} is not supported", path)
     return {
         "do_center_crop": True,
         "do_convert_rgb": True,
@@ -402,7 +404,7 @@ def _merges(original: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
     size = original.get_piece_size()
     pieces = [original.id_to_piece(i) for i in range(size)]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
-    found: list[tuple[float, int, int, str, str]] = []
+    merges: list[tuple[float, int, int, str, str]] = []
     for i, piece in enumerate(pieces):
         if original.is_control(i) or original.is_unknown(i) or original.is_byte(i):
             continue
@@ -410,8 +412,8 @@ def _merges(original: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
             left, right = piece[:cut], piece[cut:]
             if left in vocabulary and right in vocabulary:
                 order = (-original.get_score(i), vocabulary[left], vocabulary[right])
-                found.append((*order, left, right))
-    return vocabulary, [(left, right) for *_, left, right in sorted(found)]
+                merges.append((*order, left, right))
+    return vocabulary, [(left, right) for *_, left, right in sorted(merges)]
 
 
 def main(argv: list[str] | None = None) -> None:

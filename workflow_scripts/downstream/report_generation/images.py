@@ -96,7 +96,7 @@ class Ahead:
             self._fill(1)
             place, future = self._waiting.popleft() if self._waiting else (None, None)
             if future is None or place != (epoch, int(row)):
-                raise ValueError(f"row {row} of epoch {epoch} was not to come next")
+                raise ValueError(f"row {row} of epoch {epoch} is not the next row in the order")
             images.append(future.result())
         self._fill(self.ahead)
         return np.stack(images)

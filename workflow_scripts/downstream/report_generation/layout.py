@@ -52,16 +52,16 @@ def check_start(folder: Path) -> None:
         check_weight_file(file)
         shapes |= safetensors_shapes(file)
     width, vocabulary = (config["text_config"][key] for key in ("hidden_size", "vocab_size"))
-    wanted = {
+    expected = {
         _PROJECTOR: (width, config["vision_config"]["hidden_size"]),
         "embed_tokens.weight": (vocabulary, width),
         "lm_head.weight": (vocabulary, width),
     }
-    for ending, shape in wanted.items():
+    for ending, shape in expected.items():
         found = [shapes[name] for name in shapes if name.endswith(ending)]
         if found != [shape]:
             raise InputError(
-                f"*{ending} has the shape(s) {found}, where config.json says {shape}",
+                f"*{ending} has the shape(s) {found}, but config.json says {shape}",
                 folder,
                 _REMEDY,
             )
@@ -76,7 +76,7 @@ def read_llava_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise InputError("no converted LLaVA: config.json is missing", folder, _REMEDY)
+        raise InputError("not a converted LLaVA: config.json is missing", folder, _REMEDY)
     config = read_json(path)
     try:
         if config["model_type"] != "llava":
@@ -107,11 +107,13 @@ def transform(folder: Path) -> ImageTransform:
     path = folder / SIDECAR
     if not path.is_file():
         raise InputError("the preprocessing is missing", path, _REMEDY)
-    found = read_transform(path, PUBLISHED)
+    preprocessing = read_transform(path, PUBLISHED)
     side = int(read_llava_config(folder)["vision_config"]["image_size"])
-    if found.crop != (side, side):
-        raise InputError(f"a crop of {found.crop} for a tower of {side} pixels", path, _REMEDY)
-    return found
+    if preprocessing.crop != (side, side):
+        raise InputError(
+            f"the crop is {preprocessing.crop}, but the tower takes {side} pixels", path, _REMEDY
+        )
+    return preprocessing
 
 
 def weight_files(folder: Path) -> list[Path]:

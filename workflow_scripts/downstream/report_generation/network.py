@@ -22,7 +22,7 @@ PRECISIONS: Final = {"no": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """A low-rank adapter on every linear layer of the language model, the head excepted.
+    """A low-rank adapter on every linear layer of the language model except the head.
 
     Attributes:
         rank: rank of the two factors.

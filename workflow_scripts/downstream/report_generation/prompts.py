@@ -101,12 +101,15 @@ class ReportTokenizer:
         max_length: tokens of prompt, image and answer together.
 
     Raises:
-        InputError: the tokenizer has no beginning or end of sequence, or the prompt leaves no room.
+        InputError: the tokenizer has no token for the beginning or the end, or the prompt leaves no
+            room.
     """
 
     def __init__(self, tokenizer: Any, image_token: int, image_tokens: int, max_length: int):
         if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-            raise InputError("the tokenizer has no beginning or end of sequence", "tokenizer.json")
+            raise InputError(
+                "the tokenizer has no token for the beginning or the end", "tokenizer.json"
+            )
         self.tokenizer, self.max_length = tokenizer, max_length
         self.image_token, self.eos = image_token, int(tokenizer.eos_token_id)
         image = [image_token] * image_tokens
@@ -121,10 +124,10 @@ class ReportTokenizer:
         for form in FORMS:
             if self._room(form) < 1:
                 raise InputError(
-                    f"the prompt of the form {form} takes {max_length - self._room(form)} tokens "
-                    f"of {max_length}",
+                    f"a prompt of the form {form} takes {max_length - self._room(form)} of "
+                    f"{max_length} tokens and leaves none for the report",
                     "downstream.report_generation.max_length",
-                    "raise it",
+                    "raise max_length",
                 )
 
     def prompts(self, indications: Sequence[str | None], form: str) -> Prompts:
@@ -218,7 +221,7 @@ class ReportTokenizer:
         ids = list(self.tokenizer(text, add_special_tokens=False).input_ids)
         if self.image_token in ids:
             raise InputError(
-                "a report or an indication holds the placeholder of an image",
+                "a report or an indication contains the placeholder of an image",
                 "the manifest",
                 "take it out of the annotations",
             )

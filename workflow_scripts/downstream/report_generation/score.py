@@ -108,7 +108,7 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
         runs: the runs of the arm, tested on the same images.
         baseline: the runs of the arm's baseline; empty if the arm is a baseline itself.
         bootstrap: number of bootstrapped test sets.
-        seed: of the draws, the same for all arms.
+        seed: seed of the draws, the same for all arms.
     """
     n = len(runs[0].reports)
     patients = int(runs[0].reports.outcomes.rows["patient_id"].nunique())
@@ -137,15 +137,15 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
             baseline_is_trained=not baseline or setting_of(baseline[0]) != "released",
         )
         if not defined:
-            none = BASELINES.get(setting_of(runs[0]), "no baseline")
-            reason = metric.undefined if baseline else none
+            no_baseline = BASELINES.get(setting_of(runs[0]), "no baseline")
+            reason = metric.undefined if baseline else no_baseline
             gain = replace(gain, reason=reason)
         computed += [mean, spread, gain]
     return computed + _shape(runs, n)
 
 
 def replicates(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> dict[str, Any]:
-    """Return the gain in CheXbert's F1 on bootstrapped test sets, see `values`; else nothing."""
+    """Return the gain in CheXbert's F1 on bootstrapped test sets; empty if it is undefined."""
     metric = next(metric for metric in METRICS if metric.name == LADDER_METRIC)
     if metric.scorer not in runs[0].scores:
         return {}
@@ -227,17 +227,17 @@ def _read_scores(
         scores = read_scores(path)
         metric, digest = scores.run["metric"], scores.run["outcomes_sha256"]
         if metric not in SCORERS:
-            raise InputError(f"no scorer is called {metric!r}", path, f"known are {SCORERS}")
+            raise InputError(f"unknown scorer {metric!r}", path, f"use one of {', '.join(SCORERS)}")
         if digest not in rows_of_run or not scores.rows["image_id"].equals(ids[digest]):
             raise InputError(
-                "scores of other reports: the training has been run again since", path, remedy
+                "the scores belong to other reports: the training was run again since", path, remedy
             )
         if metric in rows_of_run[digest]:
-            raise InputError(f"a second file of {metric} for one run", path, remedy)
+            raise InputError(f"a second file of {metric} for the same run", path, remedy)
         how = {key: scores.run[key] for key in ("weights_sha256", "versions") if key in scores.run}
         if made.setdefault(metric, how) != how:
             raise InputError(
-                f"{metric} was made with other weights or versions than of the other runs",
+                f"{metric} was computed with other weights or versions than for the other runs",
                 path,
                 remedy,
             )
@@ -247,7 +247,7 @@ def _read_scores(
         if lacking:
             run = lacking[0].outcomes.run
             raise InputError(
-                f"{metric} has not seen {len(lacking)} of {len(arms)} runs, first "
+                f"{metric} has not scored {len(lacking)} of {len(arms)} runs, first "
                 f"{run['setting']}/{run['model']}, seed {run['seed']}",
                 "--scores",
                 "run the scorer on every run of the arm and of its baseline",

@@ -30,26 +30,26 @@ class ReporterSettings:
     batch_size: Annotated[int, Key("Total batch size of the second stage.", minimum=1)]
     learning_rate: Annotated[float, Key("Peak rate of the second stage.", above=0)]
     lora_rank: Annotated[
-        int, Key("Of the adapter on the language model's linear layers.", minimum=1)
+        int, Key("Rank of the adapter on the language model's linear layers.", minimum=1)
     ]
     lora_alpha: Annotated[int, Key("The adapter is scaled by alpha / rank.", minimum=1)]
-    lora_dropout: Annotated[float, Key("Of the adapter's inputs.", minimum=0, below=1)]
+    lora_dropout: Annotated[float, Key("Dropout of the adapter's inputs.", minimum=0, below=1)]
     warmup_share: Annotated[
         float, Key("Share of a stage's steps over which the rate rises.", minimum=0, below=1)
     ]
-    weight_decay: Annotated[float, Key("Of AdamW.", minimum=0)]
+    weight_decay: Annotated[float, Key("Weight decay of AdamW.", minimum=0)]
     max_grad_norm: Annotated[float, Key("Gradients are clipped to this norm.", above=0)]
     max_length: Annotated[int, Key("Tokens of prompt, image and report together.", minimum=1)]
-    max_new_tokens: Annotated[int, Key("A generated report ends there at the latest.", minimum=1)]
+    max_new_tokens: Annotated[int, Key("Most tokens of a generated report.", minimum=1)]
     validation_images: Annotated[
         int,
         Key(
-            "At most so many images of the validation split are looked at after each epoch.",
+            "Most images of the validation split to compute the loss on after each epoch.",
             minimum=0,
         ),
     ]
     mixed_precision: Annotated[
-        Literal["no", "bf16"], Key("Precision of the frozen weights and of computing.")
+        Literal["no", "bf16"], Key("Precision of the frozen weights and of the computation.")
     ]
     seed: Annotated[int, Key("Seed of the stage.", minimum=0, maximum=LARGEST_SEED)]
     per_device_batch_size: Annotated[

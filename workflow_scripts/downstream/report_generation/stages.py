@@ -22,8 +22,8 @@ class Stage:
 
     Attributes:
         name: `projector` (the first) or `adapter` (the second).
-        form: of the prompt, see prompts.py.
-        epochs, batch_size, learning_rate: of the stage.
+        form: form of the prompt, see prompts.py.
+        epochs, batch_size, learning_rate: the stage's settings.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Train a report generator on real images, synthetic ones or both; let it describe the test images.
+"""Train a report generator on real images, synthetic ones or both, and describe the test images.
 
     accelerate launch --num_processes 4 -m workflow_scripts.downstream.report_generation.train ...
     python -m workflow_scripts.downstream.report_generation.train ...
@@ -269,15 +269,15 @@ def _read_data(
     test = real_pairs(reported(manifest), "report")
     if len(test) == 0:
         raise InputError(
-            "no test image has a report of a radiologist to compare with",
+            "no test image has a radiologist's report to compare with",
             args.manifest,
-            "of LLaVA-Rad's annotations, these are the rule-based ones",
+            "LLaVA-Rad's rule-based annotations are such reports",
         )
     real, synthetic, validation = concatenate([]), concatenate([]), concatenate([])
     if args.setting in ("real_only", "augmented"):
         real = drawn_real_pairs(manifest, settings.real_images, settings.draw_seed)
         if len(real) < settings.real_images:
-            log.warning("%d real images of %d: there are no more", len(real), settings.real_images)
+            log.warning("only %d real images, not %d", len(real), settings.real_images)
     if args.setting in ("augmented", "synthetic_only"):
         synthetic = synthetic_pairs(args.shards, read_prompts(args.prompts), manifest)
     pairs = concatenate([real, synthetic])
@@ -306,10 +306,10 @@ def run_key(settings: dict[str, Any], data: _Data) -> str:
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ReporterSettings]:
     parser = train_parser(__doc__, SETTINGS, ReporterSettings)
-    parser.add_argument("--version", type=int, default=1, help="of the stage")
+    parser.add_argument("--version", type=int, default=1, help="version of the stage")
     args = parser.parse_args(argv)
     if (args.setting in ("augmented", "synthetic_only")) != bool(args.shards):
-        parser.error("--shards belongs to augmented and synthetic_only, and to them alone")
+        parser.error("give --shards with augmented and synthetic_only, and with no other setting")
     return args, settings_of_flags(ReporterSettings, args, parser)
 
 

@@ -1,4 +1,4 @@
-"""Write the tensors of CXAS's network from a checkpoint that holds more than tensors, once.
+"""Extract the tensors of CXAS's network from a checkpoint that holds more than tensors.
 
     python -m workflow_scripts.downstream.segmentation.convert_cxas \\
         --input UNet_ResNet50_default.pth --output weights/cxas/unet_resnet50.safetensors
@@ -32,7 +32,7 @@ def convert(source: Path, target: Path) -> list[str]:
     loaded = load_state(source) if source.suffix == ".safetensors" else read_shells(source)
     if not isinstance(loaded, dict):
         raise InputError(
-            f"a checkpoint was expected, not {type(loaded).__name__}",
+            f"the file holds a {type(loaded).__name__}, not a checkpoint",
             source,
             "give UNet_ResNet50_default.pth of CXAS or a mirror (docs/how-to/mimic-and-weights.md)",
         )

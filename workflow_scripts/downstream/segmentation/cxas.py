@@ -32,7 +32,7 @@ _PREFIXES: Final = ("module.", "model.", "net.")
 _KEYS: Final = ("model", "state_dict", "model_state_dict", "network", "net")
 """Keys under which checkpoints hold a state dict."""
 _BACKBONE: Final = "backbone.backbone."
-_STEM: Final = {"layer0.0.": "conv1.", "layer0.1.": "bn1."}  # CXAS's names, torchvision's
+_STEM: Final = {"layer0.0.": "conv1.", "layer0.1.": "bn1."}  # CXAS's names: torchvision's
 _REMEDY: Final = (
     "use CXAS's UNet_ResNet50_default.pth or its mirror (docs/how-to/mimic-and-weights.md)"
 )
@@ -169,8 +169,8 @@ class Cxas(nn.Module):
     def forward(self, x: Tensor, classes: Sequence[int] | None = None) -> Tensor:
         """Map images (n, 3, h, w) to logits (n, classes, h, w); all classes if None is given.
 
-        The last layer comes before the upsampling to the images' size, in CXAS after it. A 1 x 1
-        convolution and an interpolation commute, and this order upsamples only the given classes.
+        Here the last layer comes before the upsampling to the images' size; in CXAS it comes after.
+        A 1 x 1 convolution and an interpolation commute, and this order upsamples fewer classes.
         """
         return _enlarged(self.head(self.backbone(x), classes), x)
 
@@ -199,8 +199,8 @@ def network_and_state(
     Args:
         loaded: the content of the file.
         path: the file, for the error.
-        tensors_alone: refuse a state dict that holds other things than tensors; False leaves them
-            out.
+        tensors_alone: whether to refuse a state dict that holds anything but tensors; if False,
+            everything else is left out.
 
     Raises:
         InputError: the checkpoint does not hold the network.
@@ -247,7 +247,7 @@ def check_classes(network: Cxas, classes: Sequence[int], where: str | Path) -> N
     """
     if not classes or not all(0 <= number < network.classes for number in classes):
         raise InputError(
-            f"the classes {list(classes)}, of a network of {network.classes}",
+            f"{list(classes)} are not classes of a network with {network.classes} classes",
             where,
             "name classes of the network in downstream.segmentation.labeller.classes",
         )
@@ -287,7 +287,7 @@ def _network_state(
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors or (tensors_alone and len(tensors) < len(state)):
         raise InputError(
-            f"neither a state dict nor one under a key of {', '.join(_KEYS)}", path, _REMEDY
+            f"no state dict, neither the file nor one of its keys {', '.join(_KEYS)}", path, _REMEDY
         )
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in tensors):
@@ -308,8 +308,8 @@ def _network_for(state: Mapping[str, Tensor], path: str | Path) -> Cxas:
     for key, value in state.items():
         if key.startswith(_BACKBONE):
             name = key.removeprefix(_BACKBONE)
-            for own, torchvisions in _STEM.items():
-                name = name.replace(own, torchvisions)
+            for cxas_name, torchvision_name in _STEM.items():
+                name = name.replace(cxas_name, torchvision_name)
             backbone[name] = value
     try:
         with torch.device("meta"):
@@ -317,7 +317,7 @@ def _network_for(state: Mapping[str, Tensor], path: str | Path) -> Cxas:
         classes, filters = state["head.out.conv.weight"].shape[:2]
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"no CXAS network: {error.args[0]} is missing or misshapen", path, _REMEDY
+            f"not a CXAS network: {error.args[0]} is missing or misshapen", path, _REMEDY
         ) from None
     depths = [len(resnet.get_submodule(f"layer{i}")) for i in range(1, 5)]  # type: ignore[arg-type]
     return Cxas(depths, resnet.conv1.out_channels, filters, classes)

@@ -1,4 +1,6 @@
-"""Segment a collection by CXAS (pseudo-masks): the radiographs of the task, or a model's images.
+"""Segment a collection of images with CXAS: the task's radiographs or a model's images.
+
+The masks are pseudo-masks: they stand in for masks drawn by a radiologist.
 
 python -m workflow_scripts.downstream.segmentation.label --model real
     --manifest results/cohort/manifest.parquet --prompts results/cohort/prompts/augment.parquet
@@ -48,7 +50,7 @@ from workflow_scripts.downstream.segmentation.settings import DrawSettings, Labe
 log = logging.getLogger(__name__)
 
 REAL: Final = "real"
-_BATCHES_AHEAD: Final = 2  # decoded while one is computed
+_BATCHES_AHEAD: Final = 2  # decoded while the network computes one batch
 _Decoded = tuple[ImageItem, tuple[int, int], Tensor]
 
 
@@ -175,7 +177,7 @@ def _arguments(
     add("--output", type=Path, required=True, help="the masks, Parquet")
     args = parser.parse_args(argv)
     if (args.model == REAL) != (not args.shards):
-        parser.error("--shards belongs to a model, and to it alone")
+        parser.error("give --shards with the key of a model, and not with `real`")
     read = partial(settings_of_flags, flags=args, parser=parser)
     return args, read(LabellerSettings), read(DrawSettings)
 

@@ -169,7 +169,7 @@ def exact_squares(
 
     Args:
         folder: holds `{image_id}.png` of some or all of the images; the mask is where it is not 0.
-        images: the images whose masks are wanted; only their ids and sizes are used.
+        images: the images to read masks for; only their ids and sizes are used.
         size: side of the squares, pixels.
         threads: masks decoded at a time.
 
@@ -183,7 +183,7 @@ def exact_squares(
     has_mask = np.array([path.is_file() for path in paths], bool)
     if not has_mask.any():
         raise InputError(
-            f"no mask of any of the {len(images)} test images",
+            f"no mask for any of the {len(images)} test images",
             folder,
             "name the files {image_id}.png, or set downstream.segmentation.exact_masks to null",
         )
@@ -192,10 +192,10 @@ def exact_squares(
         mask = open_mask(paths[row], str(paths[row]))
         if mask.size != images[row].image_size:
             raise InputError(
-                f"a mask of {mask.width} x {mask.height} pixels, its radiograph has "
+                f"the mask has {mask.width} x {mask.height} pixels, but its radiograph has "
                 f"{images[row].image_size[0]} x {images[row].image_size[1]}",
                 paths[row],
-                "draw the mask on the radiograph as it is",
+                "draw the mask on the radiograph in its original size",
             )
         return mask_square(mask, images[row].image_size, size)
 

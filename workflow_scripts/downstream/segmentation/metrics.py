@@ -31,7 +31,7 @@ class Counts:
 def count(predicted: np.ndarray, true: np.ndarray) -> Counts:
     """Count the pixels of masks, bool (n, h, w) each."""
     if predicted.shape != true.shape:
-        raise ValueError(f"masks of {predicted.shape} and {true.shape}")
+        raise ValueError(f"masks of different shapes: {predicted.shape} and {true.shape}")
 
     def pixels(masks: np.ndarray) -> np.ndarray:
         return masks.sum(axis=(1, 2)).astype(np.float64)
@@ -49,7 +49,7 @@ def dice(counts: Counts) -> np.ndarray:
 
 
 def pooled_dice(counts: Counts) -> float:
-    """Return the Dice of all images' pixels together; 1 where there are none."""
+    """Return the Dice of all images' pixels together; 1 if all masks are empty."""
     size = counts.predicted.sum() + counts.true.sum()
     return float(2 * counts.both.sum() / size) if size > 0 else 1.0
 

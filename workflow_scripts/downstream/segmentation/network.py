@@ -46,7 +46,7 @@ def unet(channels: Sequence[int], residual_units: int, seed: int) -> nn.Module:
     Args:
         channels: channels of each level, the finest first; each level halves the side.
         residual_units: convolutions of a level; 0 gives one without a shortcut.
-        seed: of the initial weights.
+        seed: seed of the initial weights.
     """
     torch.manual_seed(seed)
     return UNet(
@@ -71,7 +71,7 @@ class SegmentationTask:
         batch_size: images at a time in validation.
         rotation_degrees: training images and their masks are rotated by up to this much.
         contrast: contrast and brightness of training images change by up to this share.
-        seed: of the augmentation, which depends on (seed, epoch, image) alone.
+        seed: seed of the augmentation, which depends on (seed, epoch, image) alone.
         device: the network's device.
     """
 

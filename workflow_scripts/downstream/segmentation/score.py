@@ -8,8 +8,8 @@ python -m workflow_scripts.downstream.segmentation.score
 It reads the outcomes of every training run of the arm and of its baseline, real data alone. Without
 `--baseline` the arm is the baseline itself. It writes the record. A test image with an empty
 pseudo-mask does not count: every frontal radiograph shows clavicles, so CXAS has failed and the
-prediction cannot be judged. The details give the number of such images. Empty masks drawn by hand
-do not count, either.
+prediction cannot be judged. The details give the number of such images. Nor do empty masks drawn by
+hand.
 """
 
 import logging
@@ -80,7 +80,7 @@ def check_same_masks(runs: Sequence[Outcomes], paths: Sequence[Path]) -> None:
         for name in ("true", "exact_true"):
             if not outcomes.rows[name].equals(runs[0].rows[name]):
                 raise InputError(
-                    f"compared with other masks of the test images than {paths[0]} ({name})",
+                    f"its test images were compared with other masks than in {paths[0]} ({name})",
                     path,
                     "delete both and rerun the downstream stage",
                 )
@@ -92,13 +92,13 @@ def values(
     """Return the arm's Dice, per image and pooled, against pseudo-masks and masks drawn by hand.
 
     Each comes with its spread over training runs and its gain over the baseline. The first value is
-    the number of images that the arm was given for training and validation.
+    the number of the arm's images for training and validation.
 
     Args:
         arm: the runs of the arm.
         baseline: the runs on real data alone; None if the arm is the baseline.
         bootstrap: number of bootstrapped test sets.
-        seed: of the draws, the same for all arms.
+        seed: seed of the draws, the same for all arms.
     """
     images = arm[0].run["n_images"]
     computed = [Value("n_images", float(images), "none", images)]
@@ -118,7 +118,7 @@ def _compared(
     true: str,
     both: str,
     suffix: str,
-    none: str,
+    reason: str,
     bootstrap: int,
     seed: int,
 ) -> list[Value]:
@@ -130,13 +130,13 @@ def _compared(
         true: the column of the pixels in the mask.
         both: the column of the pixels in the mask and the prediction.
         suffix: is appended to the metrics' names.
-        none: the reason if no image has such a mask.
+        reason: stands in for the values if no image has such a mask.
         bootstrap: see `values`.
         seed: see `values`.
     """
     rows = np.flatnonzero((arm[0].rows[true] > 0).to_numpy())
     if not len(rows):
-        return [value for metric in METRICS for value in without(f"{metric}{suffix}", 0, none)]
+        return [value for metric in METRICS for value in without(f"{metric}{suffix}", 0, reason)]
     patients = arm[0].rows["patient_id"].to_numpy()[rows]
 
     def measured(runs: Sequence[Outcomes]) -> dict[str, Measured]:
@@ -164,7 +164,7 @@ def replicates(
 ) -> dict[str, Any]:
     """Return the gain in Dice per image on bootstrapped test sets; see `values`.
 
-    All test patients are drawn, those without a mask, too, so that other tasks have drawn the same.
+    Patients without a mask are drawn, too, so that the draws are the same as in the other tasks.
     """
     rows = np.flatnonzero((arm[0].rows["true"] > 0).to_numpy())
     patients = arm[0].rows["patient_id"].to_numpy()

@@ -93,7 +93,7 @@ def exact_values(
         exact: bool (n, size, size); images whose exact mask is empty do not count.
         patients: (n,) the patient of each image.
         bootstrap: number of test sets, bootstrapped by patient.
-        seed: of the draws.
+        seed: seed of the draws.
     """
     drawn_by_hand = exact.any(axis=(1, 2))
     if not drawn_by_hand.any():
@@ -116,12 +116,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--masks", type=Path, required=True, help="of the radiographs; see `label`")
+    add("--masks", type=Path, required=True, help="masks of the radiographs; see `label`")
     add("--manifest", type=Path, required=True)
     add_flags(parser, SegmenterSettings, only=("exact_masks", "size"))
-    add("--protocol", choices=PROTOCOLS, required=True, help="it is noted; nothing differs")
+    add("--protocol", choices=PROTOCOLS, required=True, help="recorded; it changes nothing")
     add("--bootstrap", type=int, required=True, help="how many test sets are drawn")
-    add("--seed", type=int, required=True, help="of the draws; the same for all arms")
+    add("--seed", type=int, required=True, help="seed of the draws, the same for all arms")
     add("--threads", type=int, default=1)
     add("--output", type=Path, required=True, help="the record, JSON")
     return parser.parse_args(argv)

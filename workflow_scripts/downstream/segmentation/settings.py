@@ -9,33 +9,33 @@ from workflow_scripts.common.settings import LARGEST_SEED, Key
 
 @dataclass(frozen=True)
 class LabellerSettings:
-    """The network whose masks stand in for a radiologist's."""
+    """The network that draws the pseudo-masks, in place of a radiologist."""
 
     weights: Annotated[Path, Key("CXAS's published UNet_ResNet50_default.pth.")]
     classes: Annotated[
         tuple[int, ...],
         Key(
-            "Its classes whose union is the foreground; 31 and 32 are the left and the right "
-            "clavicle.",
+            "The network's classes that make up the foreground; 31 and 32 are the left and the "
+            "right clavicle.",
             minimum=0,
             min_items=1,
             unique=True,
         ),
     ]
     size: Annotated[
-        int, Key("Side of its input in pixels; the published network has 512.", minimum=32)
+        int, Key("Side of the input in pixels; the published network has 512.", minimum=32)
     ]
     batch_size: Annotated[int, Key("Images at a time.", minimum=1)]
 
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """The draw of prompts that have masks."""
+    """The draw of the prompts that get masks."""
 
     images: Annotated[
         int,
         Key(
-            "How many augment prompts are drawn, the same for all models; all if there are fewer.",
+            "Number of augment prompts to draw, the same for all models; all if there are fewer.",
             minimum=2,
         ),
     ]
@@ -49,7 +49,7 @@ class SegmenterSettings:
     size: Annotated[
         int,
         Key(
-            "Side of the U-Net's input in pixels, divisible by 2 for each level but the first.",
+            "Side of the U-Net's input in pixels; each level but the first halves it.",
             minimum=8,
             schema={"type": "integer", "minimum": 32},
         ),
@@ -58,7 +58,7 @@ class SegmenterSettings:
         int, Key("Optimiser steps, rounded to whole passes; the same for all arms.", minimum=1)
     ]
     batch_size: Annotated[int, Key("Total batch size.", minimum=1)]
-    learning_rate: Annotated[float, Key("Of Adam.", above=0)]
+    learning_rate: Annotated[float, Key("Learning rate of Adam.", above=0)]
     channels: Annotated[
         tuple[int, ...],
         Key("Channels of the U-Net's levels, the finest first.", minimum=1, min_items=2),
@@ -81,7 +81,7 @@ class SegmenterSettings:
     exact_masks: Annotated[
         Path | None,
         Key(
-            "Folder of masks of test images that were drawn by hand, {image_id}.png, not zero "
-            "where the structure is; null where there are none."
+            "Folder of masks of test images, drawn by hand: {image_id}.png, not zero where the "
+            "structure is; null if there are none."
         ),
     ] = None

@@ -64,7 +64,7 @@ class _Data:
     """All images and masks, which are read before the network.
 
     Attributes:
-        images: to train and to validate on, real ones first.
+        images: images to train and validate on, real ones first.
         masks: their pseudo-masks, bool (n, size, size).
         n_real: the number of real ones.
         training: rows of `images` to train on.
@@ -204,7 +204,7 @@ def training_pairs(
     masks = [real_masks.squares(ids, settings.size, args.threads, where)]
     if not masks[0].any():
         raise InputError(
-            f"none of the {len(ids)} pseudo-masks to train on shows anything",
+            f"all {len(ids)} pseudo-masks to train on are empty",
             where,
             "check downstream.segmentation.labeller: weights, classes and size",
         )
@@ -213,7 +213,7 @@ def training_pairs(
         for key in ("draw", "labeller"):
             if of_model.run[key] != real_masks.run[key]:
                 raise InputError(
-                    f"{key} is {of_model.run[key]}, of the real masks {real_masks.run[key]}",
+                    f"{key} is {of_model.run[key]}, but {real_masks.run[key]} in the real masks",
                     args.masks,
                     "delete both files and rerun the rule downstream_masks",
                 )
@@ -262,15 +262,15 @@ def outcome_columns(
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, SegmenterSettings]:
     parser = train_parser(__doc__, SETTINGS, SegmenterSettings)
     add = parser.add_argument
-    add("--real-masks", type=Path, required=True, help="of the radiographs; see `label`")
-    add("--masks", type=Path, help="of the model's images")
+    add("--real-masks", type=Path, required=True, help="masks of the radiographs; see `label`")
+    add("--masks", type=Path, help="masks of the model's images")
     args = parser.parse_args(argv)
     synthetic = args.setting == "augmented"
     if synthetic != bool(args.shards) or synthetic != (args.masks is not None):
-        parser.error("--shards and --masks belong to augmented, and to it alone")
+        parser.error("give --shards and --masks with augmented, and with no other setting")
     settings = settings_of_flags(SegmenterSettings, args, parser)
     if settings.size % 2 ** (len(settings.channels) - 1):
-        parser.error("--size is divisible by 2 for each of --channels but the first")
+        parser.error("--size must be divisible by 2 once for each of --channels but the first")
     return args, settings
 
 

@@ -1,10 +1,10 @@
 """CheXbert (Smit et al., 2020), a network that labels the 14 findings in a report.
 
-It is a BERT with a linear head on the class token for each finding. A head has four classes (not
-mentioned, positive, negative, uncertain), that of "No Finding" has two. There are two inputs:
-`chexbert.pth`, whose `model_state_dict` was saved from a data-parallel module, and the folder of
-the BERT that it was fine-tuned from (bert-base-uncased), of which only the configuration and the
-vocabulary are read. White space in a report is collapsed. A report with more tokens than the
+It is a BERT with a linear head on the class token for each finding. Each head has four classes (not
+mentioned, positive, negative, uncertain), except that "No Finding" has two. There are two inputs:
+`chexbert.pth`, with a `model_state_dict` saved from a data-parallel module, and the folder of the
+BERT that it was fine-tuned from (bert-base-uncased). Only configuration and vocabulary are read
+from that folder. White space in a report is collapsed. A report with more tokens than the
 network has positions is cut.
 """
 
@@ -55,7 +55,7 @@ class Labeller:
     Args:
         network: the network with its weights.
         tokenizer: the BERT's tokenizer.
-        device: where it computes.
+        device: the device that it runs on.
     """
 
     def __init__(self, network: CheXbert, tokenizer: Any, device: torch.device):
@@ -80,7 +80,7 @@ class Labeller:
             what: the kind of reports, for the log.
         """
         progress = Progress(f"CheXbert: {what}", len(reports), "reports")
-        found = []
+        classes = []
         for start in range(0, len(reports), batch_size):
             rows = [torch.tensor(self.tokens(r)) for r in reports[start : start + batch_size]]
             ids = nn.utils.rnn.pad_sequence(
@@ -89,9 +89,9 @@ class Labeller:
             lengths = torch.tensor([len(row) for row in rows])
             mask = (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()
             logits = self.network(ids.to(self.device), mask.to(self.device))
-            found.append(torch.stack([head.argmax(1) for head in logits], 1).to(torch.int8).cpu())
+            classes.append(torch.stack([head.argmax(1) for head in logits], 1).to(torch.int8).cpu())
             progress.update(len(rows))
-        return torch.cat(found).numpy() if found else np.zeros((0, len(HEADS)), np.int8)
+        return torch.cat(classes).numpy() if classes else np.zeros((0, len(HEADS)), np.int8)
 
 
 def check(weights: Path, bert: Path) -> None:
@@ -111,7 +111,7 @@ def load(weights: Path, bert: Path, device: torch.device) -> Labeller:
     Args:
         weights: `chexbert.pth`.
         bert: folder with config.json, vocab.txt and optionally tokenizer_config.json.
-        device: where it computes.
+        device: the device that it runs on.
 
     Raises:
         InputError: a file is missing or damaged, vocabulary and configuration do not fit each

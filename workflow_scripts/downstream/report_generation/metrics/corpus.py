@@ -1,7 +1,7 @@
 """The metrics of a set of reports, each a function of statistics that add up over the reports.
 
-A metric takes a row of statistics from each report and is a function of the sum of the rows. So on
-a resampled test set it costs a weighted sum, even for BLEU and micro-F1, which are not means over
+Each report gives a row of statistics, and a metric is a function of the sum of the rows. So a
+resampled test set costs only a weighted sum, even for BLEU and micro-F1, which are not means over
 reports.
 """
 

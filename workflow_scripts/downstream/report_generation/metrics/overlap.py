@@ -1,6 +1,6 @@
 """Overlap of a generated report's words with the reference: BLEU (sacrebleu) and ROUGE-L.
 
-Both follow LLaVA-Rad's evaluation. BLEU is that of the whole corpus, from 0 to 100, with
+Both follow LLaVA-Rad's evaluation. BLEU is corpus BLEU, from 0 to 100, with
 sacrebleu's tokens (13a), case-sensitive and with exponential smoothing. ROUGE-L is the mean
 F-measure, without stemming.
 """

@@ -28,7 +28,7 @@ from workflow_scripts.downstream.outcomes import Outcomes, read_outcomes, write_
 log = logging.getLogger(__name__)
 
 SCORE: Final = "score"
-"""The column of scorers that give one number for each report."""
+"""The column of a scorer that gives one number per report."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,16 @@ def read_reports(path: str | Path) -> Reports:
     rows = outcomes.rows
     missing = [name for name in ("reference", "generated") if name not in rows.columns]
     if missing:
-        raise InputError(f"no column {', '.join(missing)}: these are no reports", path, remedy)
+        raise InputError(
+            f"not a file of reports: it has no column {', '.join(missing)}", path, remedy
+        )
     if rows.empty or rows[["reference", "generated"]].isna().any(axis=None):
-        raise InputError("there are no reports, or some are null", path, remedy)
+        raise InputError("the file has no reports, or some are null", path, remedy)
     references = [str(text).strip() for text in rows["reference"]]
     empty = [name for name, text in zip(rows["image_id"], references, strict=True) if not text]
     if empty:
         raise InputError(
-            f"{len(empty)} test report(s) without words, first of image {empty[0]!r}",
+            f"{len(empty)} test report(s) have no words, first that of image {empty[0]!r}",
             path,
             "leave images without a report out of the test set",
         )
@@ -113,7 +115,7 @@ def read_scores(path: str | Path) -> Outcomes:
         raise InputError("not a scorer's file", path, remedy)
     numbers = scores.rows.drop(columns=["image_id", "patient_id"])
     if not np.isfinite(numbers.to_numpy(np.float64)).all():
-        raise InputError("a score is no finite number", path, remedy)
+        raise InputError("a score is not a finite number", path, remedy)
     return scores
 
 

@@ -18,7 +18,7 @@ from workflow_scripts.downstream.report_generation.metrics.reports import (
 )
 
 Score = Callable[[list[str], list[str]], Sequence[float]]
-"""From references and generated reports to a number for each pair."""
+"""A function from references and generated reports to one number per pair."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from workflow_scripts.downstream.report_generation.metrics.run_scorer import (
     run_scorer,
 )
 
-_REMEDY: Final = "download the whole of StanfordAIMI/GREEN-RadLlama2-7b"
+_REMEDY: Final = "download all files of StanfordAIMI/GREEN-RadLlama2-7b"
 _TOKENIZERS: Final = ("LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast")
 """transformers' classes that read a Llama's vocabulary; the first replaces any other class."""
 _LINKED: Final = (
@@ -46,7 +46,7 @@ SCORER: Final = Scorer(
     label="GREEN",
     module="downstream.report_generation.metrics.score_green",
     packages=("radeval", "transformers", "torch"),
-    batch_size=8,  # the package's
+    batch_size=8,  # the package's default
 )
 
 
@@ -80,11 +80,11 @@ def check(weights: Path) -> None:
         try:
             sentencepiece.SentencePieceProcessor(str(model))
         except (OSError, RuntimeError) as error:
-            raise unreadable("no SentencePiece model", error, model, _REMEDY) from None
+            raise unreadable("not a SentencePiece model", error, model, _REMEDY) from None
 
 
 def write_plain_folder(weights: Path, folder: Path) -> None:
-    """Write the folder for the package: links to data alone, and one of transformers' tokenizers.
+    """Write the folder that the package loads: links to data files, and a plain tokenizer's config.
 
     Args:
         weights: the published folder.

@@ -8,7 +8,7 @@ PYTHONPATH=.venv/reports python -m
     --output results/downstream/report_generation/augmented/sd_v1_4/radgraph-0.parquet
 
 The package `radgraph` computes it (Jain et al., 2021; Delbrouck et al., 2022), with the weights of
-2021 and the partial reward, as LLaVA-Rad's evaluation does. It needs transformers before 5, so it
+2021 and the reward `partial`, as in LLaVA-Rad's evaluation. It needs transformers before 5, so it
 runs in an environment of its own (envs/reports.txt).
 """
 
