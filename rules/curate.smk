@@ -146,7 +146,7 @@ rule curate_decide:
         page="results/curate/{model}/decision.html",
         record="results/curate/{model}/filter.json",
         chosen="results/curate/{model}/chosen.parquet",
-        images="results/curate/{model}/dataset/data/train-00000-of-00001.parquet",
+        images=[f"results/curate/{{model}}/dataset/data/{name}" for name in RUN.curated_files()],
     log:
         "logs/curate/decide_{model}.log",
     benchmark:
@@ -278,7 +278,7 @@ rule curate_describe:
         version=VERSIONS["curate"],
         flags=per_job(arguments.described_flags, run=RUN),
         worth=flag("worth"),
-        dataset=lambda wildcards, input: Path(input.images).parents[1],
+        dataset=lambda wildcards, input: Path(input.images[0]).parents[1],
     shell:
         "python -m workflow_scripts.curate.describe --decision {input.decision}"
         " --dataset {params.dataset} --records {input.records} {params.flags}"

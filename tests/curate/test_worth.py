@@ -20,6 +20,7 @@ from workflow_scripts.common.images import png_bytes
 from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.common.records import read_record
 from workflow_scripts.curate import describe, train_worth, worth
+from workflow_scripts.curate.set_files import set_sha256
 from workflow_scripts.curate.train_worth import both_sets
 from workflow_scripts.curate.write_set import CHOSEN_SCHEMA
 from workflow_scripts.downstream.classification import train
@@ -257,8 +258,12 @@ def test_another_set_than_the_one_to_be_handed_on_is_refused(pool):
 @pytest.mark.full
 def test_the_documents_show_it_with_and_without_the_filter(pool, good, tmp_path):
     path, dataset = write_set(tmp_path, decision(model="blobs"), shards=2)
+    record = json.loads((pool.folder / "sets/good/worth.json").read_text())
+    shards = [sha256_of(shard) for shard in sorted(dataset.rglob("*.parquet"))]
+    record["details"]["dataset_sha256"] = set_sha256(shards)
+    (tmp_path / "worth.json").write_text(json.dumps(record))
     flags = ["--decision", path, "--dataset", dataset, "--family", "sana"]
-    flags += ["--worth", pool.folder / "sets/good/worth.json", "--output", tmp_path / "published"]
+    flags += ["--worth", tmp_path / "worth.json", "--output", tmp_path / "published"]
     describe.main([str(word) for word in flags])
     card = (tmp_path / "published/README.md").read_text()
     curated, unfiltered = (

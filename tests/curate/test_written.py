@@ -93,6 +93,33 @@ def test_a_set_has_its_prompts_where_they_are_nobodys(written):
     assert [row["path"] for row in table["image"]] == [f"sana-{k:06d}.png" for k in range(3)]
 
 
+def test_a_large_set_has_several_files_and_the_order_of_its_draw(written, monkeypatch):
+    monkeypatch.setattr("workflow_scripts.curate.set_files.IMAGES_PER_FILE", 2)
+    folder = written().parent
+    names = ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    assert sorted(path.name for path in folder.iterdir() if "-of-00002" in path.name) == names
+    paths = [pq.read_table(folder / name)["image"].to_pylist() for name in names]
+    assert [len(part) for part in paths] == [2, 1]
+    assert [row["path"] for part in paths for row in part] == [
+        f"sana-{k:06d}.png" for k in range(3)
+    ]
+
+
+def test_several_files_are_written_whole_or_not_at_all(written, tmp_path, monkeypatch):
+    monkeypatch.setattr("workflow_scripts.curate.set_files.IMAGES_PER_FILE", 2)
+    write_table = pq.write_table
+
+    def full_disk(table, where, **flags):
+        if "train-00001-of" in str(where):
+            raise OSError("no space left on device")
+        write_table(table, where, **flags)
+
+    monkeypatch.setattr(pq, "write_table", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        written()
+    assert not list((tmp_path / "out").rglob("train-*"))
+
+
 def caption_planted(prompts, images):
     prompts.iloc[1, prompts.columns.get_loc("caption")] = f"Frontal view. {CAPTION}, 2."
 

@@ -31,6 +31,7 @@ from workflow_scripts.curate.datasheet import datasheet
 from workflow_scripts.curate.described import Described, describe_set
 from workflow_scripts.curate.scorecard import fill, scorecard_json, scorecard_page
 from workflow_scripts.curate.search import check_texts, cohort_texts
+from workflow_scripts.curate.set_files import set_sha256
 from workflow_scripts.curate.terms import terms_json, terms_page
 from workflow_scripts.curate.worth_text import read_worth, worth_json
 
@@ -67,8 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
         flags.decision, flags.dataset, flags.records, flags.family, flags.base, version()
     )
     if flags.worth:
-        single = described.shards[0].sha256 if len(described.shards) == 1 else None
-        worth = read_worth(flags.worth, described.model, single)
+        digest = set_sha256([shard.sha256 for shard in described.shards])
+        worth = read_worth(flags.worth, described.model, digest)
         described = replace(described, worth=worth)
     texts = {**documents(described), "decision.json": json.dumps(described.decision)}
     if flags.searched_manifests:

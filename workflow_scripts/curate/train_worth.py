@@ -6,7 +6,7 @@
         --shards results/generate/sana/augment/part-*.parquet \\
         --real-prompts results/cohort/prompts/augment.parquet \\
         --chosen results/curate/sana/chosen.parquet \\
-        --dataset results/curate/sana/dataset/data/train-00000-of-00001.parquet \\
+        --dataset results/curate/sana/dataset/data/train-*.parquet \\
         --quotas Fracture=100 --draw-seed 42 --weights weights/resnet50 ... --seed 42 \\
         --progress results/curate/sana/.progress-worth-0 --output results/curate/sana/worth/repeat-0
 
@@ -49,6 +49,7 @@ from workflow_scripts.common.manifest import (
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.validation import split_at_random, split_by_patient
 from workflow_scripts.curate.draw import drawn
+from workflow_scripts.curate.set_files import set_sha256
 from workflow_scripts.curate.settings import read_quota
 from workflow_scripts.curate.write_set import CHOSEN_SCHEMA
 from workflow_scripts.downstream.classification import train
@@ -156,29 +157,33 @@ def why_not(
     return None if len(training) > 1 else f"{len(chosen.ids)} images leave one to train on"
 
 
-def check_published(dataset: Path, chosen: pd.DataFrame, images: Mapping[str, str]) -> None:
-    """Check that the file of the curated set holds the chosen images of the pool.
+def check_published(
+    dataset: Sequence[Path], chosen: pd.DataFrame, images: Mapping[str, str]
+) -> None:
+    """Check that the files of the curated set hold the chosen images of the pool.
 
     Args:
-        dataset: the curated set.
+        dataset: the files of the curated set.
         chosen: `file` and `prompt_id` of its rows.
         images: the sha256 of each pool image's bytes, by prompt id.
 
     Raises:
-        InputError: the file cannot be read, or holds other images.
+        InputError: a file cannot be read, or they hold other images.
     """
     remedy = "rerun curate_decide"
-    try:
-        rows = pq.read_table(dataset, columns=["image"])["image"].to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable("cannot read the set", error, dataset, remedy) from None
-    digests = {row["path"]: hashlib.sha256(row["bytes"]).hexdigest() for row in rows}
+    digests: dict[str, str] = {}
+    for path in dataset:
+        try:
+            rows = pq.read_table(path, columns=["image"])["image"].to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable("cannot read the set", error, path, remedy) from None
+        digests |= {row["path"]: hashlib.sha256(row["bytes"]).hexdigest() for row in rows}
     expected = {
         name: images[prompt]
         for name, prompt in zip(chosen["file"], chosen["prompt_id"], strict=True)
     }
     if digests != expected:
-        raise InputError("the set does not hold the images that were chosen", dataset, remedy)
+        raise InputError("the set does not hold the images that were chosen", dataset[0], remedy)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -203,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
         "draw_seed": args.draw_seed,
         "quotas": {name: count for name, count in sorted(quotas.items()) if count},
         "pool_images": len(pool),
-        "dataset_sha256": sha256_of(args.dataset),
+        "dataset_sha256": set_sha256([sha256_of(path) for path in args.dataset]),
         "shared_images": len(shared),
         "sets": {name: one.description(images) for name, one in sets.items()},
         "reason": reason,
@@ -280,7 +285,7 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSe
     add("--shards", required=True, nargs="+", type=Path, help="the pool")
     add("--real-prompts", required=True, type=Path, help="prompts of the baseline's radiographs")
     add("--chosen", required=True, type=Path, help="table of the set's images, chosen.parquet")
-    add("--dataset", required=True, type=Path, help="the curated set, Parquet")
+    add("--dataset", required=True, nargs="+", type=Path, help="the curated set, Parquet")
     add("--quotas", action="append", type=read_quota, default=[], help="FINDING=COUNT; repeats")
     add("--draw-seed", required=True, type=int, help="of the curated set's draw")
     add_flags(parser, ClassifierSettings)

@@ -30,13 +30,13 @@ class Line:
     gain: Value | None
 
 
-def read_worth(path: str | Path, model: str, dataset_sha256: str | None) -> Record:
+def read_worth(path: str | Path, model: str, dataset_sha256: str) -> Record:
     """Read `worth.json` of a set.
 
     Args:
         path: the record.
         model: the set's model.
-        dataset_sha256: sha256 of the set's only shard; None if it has none, or several.
+        dataset_sha256: digest of the set, see `set_sha256`.
 
     Raises:
         InputError: the file is another kind of record, or belongs to another set.
@@ -45,7 +45,7 @@ def read_worth(path: str | Path, model: str, dataset_sha256: str | None) -> Reco
     trained = record.details.get("dataset_sha256")
     if (record.stage, record.family, record.model) != ("curate", "worth", model):
         raise InputError(f"not the worth of a set of {model}", path, "rerun curate_worth")
-    if dataset_sha256 is not None and trained != dataset_sha256:
+    if trained != dataset_sha256:
         raise InputError(
             "classifiers were trained on another set than the one that is described",
             path,

@@ -1,10 +1,12 @@
-"""Write the file of a curated set, after a search for what must not be published."""
+"""Write the files of a curated set, after a search for what must not be published."""
 
 import argparse
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,11 +20,12 @@ from workflow_scripts.common.progress import Progress
 from workflow_scripts.curate.lenses import LENS_SCHEMA, LENSES
 from workflow_scripts.curate.plant import square_gray
 from workflow_scripts.curate.search import check_images, check_texts, cohort_texts
+from workflow_scripts.curate.set_files import set_files
 from workflow_scripts.curate.settings import CurateSettings
 from workflow_scripts.privacy.private_table import read_private_table, write_private_table
 
 ROWS_PER_GROUP: Final = 32
-"""Rows of a row group of the Parquet file: what a viewer reads at once."""
+"""Rows of a row group of a Parquet file: what a viewer reads at once."""
 
 SCORES: Final = (*LENSES, "density")
 """The scores of each image, in the columns `score_{name}`."""
@@ -71,19 +74,22 @@ def write_set(args: argparse.Namespace, policy: CurateSettings, chosen: pd.DataF
     _check_images(args, chosen, images, file_of)
     prompts = policy.published_prompts != "withheld"
     labels = read_prompts(args.prompts).set_index("prompt_id").loc[chosen["id"], list(FINDINGS)]
-    rows = [
-        {
-            "image": {"bytes": images[name].data, "path": file_of[name]},
-            **{f: None if pd.isna(v) else int(v) for f, v in labels.iloc[k].items()},
-            **({"prompt": chosen["caption"].iloc[k]} if prompts else {}),
-            **{f"score_{s}": float(chosen[s].iloc[k]) for s in SCORES},
-        }
-        for k, name in enumerate(chosen["id"])
-    ]
-    path = args.output / "dataset" / "data" / "train-00000-of-00001.parquet"
-    with whole_file(path) as temporary:
-        table = pa.Table.from_pylist(rows, set_schema(prompts))
-        pq.write_table(table, temporary, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    names = set_files(policy.images)
+    parts = np.array_split(np.arange(len(chosen)), len(names))
+    with ExitStack() as whole:  # all files, or none
+        for file, part in zip(names, parts, strict=True):
+            rows = [
+                {
+                    "image": {"bytes": images[name].data, "path": file_of[name]},
+                    **{f: None if pd.isna(v) else int(v) for f, v in labels.iloc[k].items()},
+                    **({"prompt": chosen["caption"].iloc[k]} if prompts else {}),
+                    **{f"score_{s}": float(chosen[s].iloc[k]) for s in SCORES},
+                }
+                for k, name in zip(part, chosen["id"].iloc[part], strict=True)
+            ]
+            path = whole.enter_context(whole_file(args.output / "dataset" / "data" / file))
+            table = pa.Table.from_pylist(rows, set_schema(prompts))
+            pq.write_table(table, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
     table = pd.DataFrame({"file": list(file_of.values()), "prompt_id": list(file_of)}, dtype=object)
     write_private_table(table, CHOSEN_SCHEMA, args.output / "chosen.parquet")
 

@@ -12,6 +12,7 @@ from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, STRESS
+from workflow_scripts.curate.set_files import set_files
 from workflow_scripts.planning.records import (
     curate_records,
     downstream_records,
@@ -369,6 +370,10 @@ class Run:
     def curated_sets(self) -> list[str]:
         """Return the folders that are handed on of the sets that every run makes."""
         return [f"results/curate/{model}/published" for model in self.curated()]
+
+    def curated_files(self) -> list[str]:
+        """Return the names of the files of a curated set."""
+        return set_files(self.config["curate"]["images"])
 
     def curated_shards(self, model: str) -> list[str]:
         """Return the pool that a model's curated set is drawn from.
