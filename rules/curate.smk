@@ -146,7 +146,10 @@ rule curate_decide:
         page="results/curate/{model}/decision.html",
         record="results/curate/{model}/filter.json",
         chosen="results/curate/{model}/chosen.parquet",
-        images=[f"results/curate/{{model}}/dataset/data/{name}" for name in RUN.curated_files()],
+        images=[
+            f"results/curate/{{model}}/dataset/data/{name}"
+            for name in RUN.curated_files()
+        ],
     log:
         "logs/curate/decide_{model}.log",
     benchmark:
