@@ -217,6 +217,6 @@ def test_what_cannot_be_paired_is_refused(cohort, tmp_path):
         Population(np.array(["p", "p", "q", "q"]), np.array(["a", "a", "b", "b"]))
     frame = cohort.frame.drop_duplicates("patient_id")
     write_manifest(frame, tmp_path / "manifest.parquet")
-    with pytest.raises(InputError, match="two images to train on for validation"):
+    with pytest.raises(InputError, match="no patients with two images for validation"):
         main(flags(cohort, tmp_path, manifest=tmp_path / "manifest.parquet"))
     assert not (tmp_path / "weights.pth").exists()

@@ -97,7 +97,7 @@ def test_a_family_whose_pipeline_cannot_save_lora_is_refused(toy):
 
 def test_a_file_that_does_not_say_its_scale_is_refused(adapted, tiny_sd, tmp_path):
     save_file(load_file(adapted[1] / LORA_FILE), tmp_path / LORA_FILE)
-    with pytest.raises(InputError, match="does not say its rank"):
+    with pytest.raises(InputError, match="does not state its rank"):
         load_lora(FAMILY, FAMILY.load(tiny_sd[1]), tmp_path)
 
 

@@ -425,5 +425,5 @@ def test_finishing_refuses_a_span_that_was_not_the_last(train, clock, tmp_path):
         finish_into(span, tmp_path)
     assert (tmp_path / "progress").exists()
     (span / "span.json").write_text("{")
-    with pytest.raises(InputError, match="no state of a fine-tuning span"):
+    with pytest.raises(InputError, match="not the state of a fine-tuning span"):
         finish_into(span, tmp_path)

@@ -336,7 +336,7 @@ def test_old_checkpoints_are_pruned_and_other_settings_not_continued(tmp_path, c
 def test_a_family_from_outside_is_named_by_its_module():
     with pytest.raises(InputError, match="cannot be imported"):
         get_family("nowhere.to.be.found:Family")
-    with pytest.raises(InputError, match="no subclass of Family"):
+    with pytest.raises(InputError, match="not a subclass of Family"):
         get_family("pathlib:Path")
 
 

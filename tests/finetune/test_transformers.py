@@ -173,9 +173,9 @@ def test_an_image_follows_from_its_prompt_seed_size_and_guidance(name, pipeline_
 def test_a_size_that_the_pipeline_does_not_sample_is_refused(name, side, sizes, pipeline_of):
     family, pipeline = get_family(name), pipeline_of(name)
     for size in sizes:
-        with pytest.raises(InputError, match=f"multiples of {side}"):
+        with pytest.raises(InputError, match=f"multiple of {side}"):
             family.encoded_shape(pipeline, size)
-        with pytest.raises(InputError, match=f"multiples of {side}"):
+        with pytest.raises(InputError, match=f"multiple of {side}"):
             sample(family, pipeline, ["the heart is large"], [1], size)
 
 

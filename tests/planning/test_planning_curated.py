@@ -47,13 +47,13 @@ def test_shards_are_no_flag_of_the_draw(drawn):
 
 @pytest.mark.parametrize("model", ["noise", "my_model", "nobody"])
 def test_only_of_a_model_that_is_sampled_here_new_images_are_drawn(drawn, model):
-    with pytest.raises(InputError, match="no new images of it can be drawn"):
+    with pytest.raises(InputError, match="can be drawn: it is not a model of run_models"):
         drawn.curated_shards(model)
 
 
 def test_a_pool_that_nothing_draws_is_refused(config):
     config["curate"]["pool"] = "drawn"
-    with pytest.raises(InputError, match="nothing says how") as error:
+    with pytest.raises(InputError, match="the config does not say how") as error:
         Run(config).curated_prompts("tiny_sd")
     assert error.value.where == "prompt_sets.drawn"
 

@@ -596,7 +596,7 @@ def test_a_cohort_of_another_config_is_not_counted(tmp_path, monkeypatch):
         return plan.cohort_for(config, results).training
 
     assert (counted(DEMO), counted(CONFIG)) == (learnt, PAPER.training)
-    assert "is of another config" in plan.cohort_for(CONFIG, results).source
+    assert "belongs to another config" in plan.cohort_for(CONFIG, results).source
     assert plan.cohort_for(CONFIG, Path("nothing")).source == "the paper"
 
     notes = Path(".snakemake/metadata")

@@ -116,7 +116,7 @@ def test_preflight_refuses_what_no_gpu_can_hold(checkpoint):  # noqa: F811
     assert named == {"models.m.finetune, a GPU's memory", "models.m.generate, a GPU's memory"}
     by_place, _ = faults(finetune=1e-6, generate=80)
     assert list(by_place) == ["models.m.finetune, a GPU's memory"]
-    assert "lie on each GPU at least" in next(iter(by_place.values()))
+    assert "each GPU needs at least" in next(iter(by_place.values()))
     assert faults()[1] == set()  # a profile that does not state the memory of its GPUs
 
 
@@ -189,7 +189,7 @@ def test_certain_is_refused_and_estimated_is_told():
     (doubt,) = check_fits([steps], 19, "models.x.finetune")
     assert "models.x.finetune, steps: about 19 GB of a GPU's 19 GB" in doubt
     check_fits([steps], 16, "x")
-    with pytest.raises(InputError, match="steps: 17 GB lie on each GPU at least"):
+    with pytest.raises(InputError, match="steps: each GPU needs at least 17 GB"):
         check_fits([steps], 15.9, "x")
 
 
@@ -216,7 +216,7 @@ def test_flux_with_an_adapter_fits_80_gb_and_not_when_trained_in_full(caplog):
     assert "text_encoder" in sampling.certain
     assert "| adapter |" in table([("FLUX", phases)])
     parts = Parts(11_900_000_000, {}, 0, 11_900_000_000)
-    with pytest.raises(InputError, match="190 GB lie on each GPU"):
+    with pytest.raises(InputError, match="each GPU needs at least 190 GB"):
         check_fits(training_phases(parts, FULL, False), 141, "x")
 
 

@@ -252,7 +252,7 @@ FOLDERS = {
     "a vocabulary": (tokenizer_files, vocabulary({"a": 0, "b": 1}), None),
     "no vocabulary": (tokenizer_files, {}, "a tokenizer lacks vocab.json"),
     "no merges": (tokenizer_files, {"vocab.json": {"a": 0}}, "a tokenizer lacks vocab.json"),
-    "an empty vocabulary": (tokenizer_files, vocabulary({}), "no token is in it"),
+    "an empty vocabulary": (tokenizer_files, vocabulary({}), "it has no token"),
     "a token's number as text": (tokenizer_files, vocabulary({"a": 0, "b": "1"}), "token is '1'"),
     "a token without a number": (tokenizer_files, vocabulary({"a": None}), "a token is None"),
     "a negative token": (tokenizer_files, vocabulary({"a": -5}), "the number of a token is -5"),

@@ -19,7 +19,7 @@ class ReidSettings:
     ] = 0
     learning_rate: Annotated[float, Key("Learning rate of Adam.", above=0)] = 1e-4
     patience: Annotated[
-        int, Key("Epochs without gain before the rate falls.", minimum=0, optional=True)
+        int, Key("Epochs without improvement before the rate falls.", minimum=0, optional=True)
     ] = 5
     validation_share: Annotated[
         float, Key("Share of patients held out to choose the epoch.", above=0, below=1)

@@ -102,7 +102,7 @@ class Population:
             (self.opposed, "sites with two patients"),
         ):
             if not len(rows):
-                raise InputError(f"there are no {lacking} to train on", "the training split")
+                raise InputError(f"there are no {lacking}", "the training split")
 
     def draw(self, count: int, rng: np.random.Generator) -> Pairs:
         """Draw `count` pairs, half of them from one patient, the others from one site."""
@@ -355,7 +355,7 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ReidSettings
     add("--manifest", type=Path, required=True)
     add("--weights", type=Path, required=True, help="initial weights")
     add_flags(parser, ReidSettings)
-    add("--version", type=int, default=1, help="of the stage")
+    add("--version", type=int, default=1, help="version of the stage")
     add("--progress", type=Path, required=True, help="folder; removed at the end")
     add("--gpus", type=int, default=0)
     add("--threads", type=int, default=1)

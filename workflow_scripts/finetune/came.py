@@ -29,7 +29,7 @@ class Came(torch.optim.Optimizer):
     - `stacks`, as came-pytorch: a weight of more than two dimensions (a convolution's) is a stack
       of matrices over its last two; one of fewer is not factored.
     - `matrices`, as Sana's trainer: a convolution of one pixel is the matrix (outputs, inputs);
-      any other weight that is no matrix is not factored.
+      any other weight that is not a matrix is not factored.
 
     Args:
         params: weights or groups of weights, float32 or float64.
@@ -56,11 +56,11 @@ class Came(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ):
         if lr < 0 or weight_decay < 0 or min(eps) < 0 or clip_threshold <= 0:
-            raise ValueError("lr, eps and weight_decay are at least 0, clip_threshold above 0")
+            raise ValueError("lr, eps and weight_decay must be at least 0, clip_threshold above 0")
         if layout not in LAYOUTS:
-            raise ValueError(f"layout {layout!r} is none of {LAYOUTS}")
+            raise ValueError(f"layout {layout!r} is not one of {LAYOUTS}")
         if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"the betas lie in [0, 1), not {betas}")
+            raise ValueError(f"the betas must be in [0, 1), not {betas}")
         defaults = {
             "lr": lr,
             "layout": layout,
@@ -140,6 +140,6 @@ def _factored_rsqrt(state: dict[str, Tensor], name: str, value: Tensor, beta: fl
     """
     rows = state[f"{name}_rows"].lerp_(value.mean(dim=-1), 1 - beta)
     columns = state[f"{name}_columns"].lerp_(value.mean(dim=-2), 1 - beta)
-    # Rooted one by one: the product of two tiny means would underflow.
+    # Each root is taken first: the product of two tiny means would underflow.
     scaled = (rows / rows.mean(dim=-1, keepdim=True)).rsqrt()
     return scaled[..., :, None] * columns.rsqrt()[..., None, :]

@@ -76,11 +76,11 @@ def read_canaries(table: Path) -> pd.DataFrame:
     Raises:
         InputError: the table or an image is missing or damaged.
     """
-    remedy = f"delete the folder {table.parent}: it is made anew"
+    remedy = f"delete the folder {table.parent}; it is then made again"
     try:
         frame = pd.read_csv(table)[["canary", "repeats", "planted", "caption"]]
     except (OSError, ValueError, KeyError) as error:
-        raise unreadable("no table of canaries", error, table, remedy) from None
+        raise unreadable("not a table of canaries", error, table, remedy) from None
     frame["path"] = [str(table.parent / f"{name}.png") for name in frame["canary"]]
     for path in frame["path"]:
         if not Path(path).is_file():

@@ -18,11 +18,11 @@ def check_before_loading(family: Family, settings: TrainSettings) -> None:
     """Refuse a size or method that the family cannot train with.
 
     Raises:
-        InputError: the size is no multiple of 8; the family is not fine-tuned; the settings of LoRA
-            stand without the method `lora`, or the reverse; there is no such position of LoRA.
+        InputError: the size is not a multiple of 8; the family is not fine-tuned; LoRA's settings
+            come without the method `lora`, or the reverse; a position of LoRA is unknown.
     """
     if settings.size % 8:
-        raise InputError("the size is no multiple of 8 pixels", "--size")
+        raise InputError("the size is not a multiple of 8 pixels", "--size")
     check_trained(family)
     if (settings.method == "lora") != (settings.lora is not None):
         raise InputError(

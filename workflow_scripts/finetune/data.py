@@ -67,7 +67,9 @@ def read_training_rows(manifest: Path) -> pd.DataFrame:
         )
     for path in rows["path"]:
         if not Path(path).is_file():
-            raise InputError("a training image is missing", path, "restore it, or rerun cohort")
+            raise InputError(
+                "a training image is missing", path, "restore it, or rerun the cohort stage"
+            )
     return rows[["image_id", "path", "caption"]].reset_index(drop=True)
 
 
@@ -324,7 +326,7 @@ class _Blocks:
                         file["encoded"][chunk[0] : chunk[-1] + 1]
             except _DAMAGE as error:
                 require_access(error, self.path(block))
-                log.warning("%s is damaged and made anew: %s", self.path(block), error)
+                log.warning("%s is damaged and will be written again: %s", self.path(block), error)
                 damaged.add(block)
             progress.update(len(self.rows(block)))
         return set(blocks) - set(present), damaged
@@ -333,13 +335,14 @@ class _Blocks:
         """Check that the disk has room for a number of further blocks.
 
         Raises:
-            InputError: it cannot.
+            InputError: it has not.
         """
         needed = 4 * int(np.prod(self._shape)) * min(blocks * BLOCK, self._images)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise InputError(
-                f"{needed / 1e9:.1f} GB of encoded images do not fit in {free / 1e9:.1f} GB",
+                f"{needed / 1e9:.1f} GB of encoded images do not fit in the {free / 1e9:.1f} GB "
+                "that are free",
                 self.folder,
                 "free some space, or put the cache on another disk",
             )
@@ -383,7 +386,7 @@ class _Blocks:
                     "cannot read encoded images",
                     error,
                     self.path(block),
-                    "delete the file and run again: it is made anew",
+                    "delete the file and run again; it is then written again",
                 ) from None
         return torch.from_numpy(encoded)
 
@@ -405,15 +408,15 @@ class _Blocks:
         # An image is one chunk and is read once, so a cache of chunks would only take memory.
         file = h5py.File(self.path(block), "r", locking=False, rdcc_nbytes=0)
         try:
-            found = {name: bytes(value).decode() for name, value in file.attrs.items()}
+            stored = {name: bytes(value).decode() for name, value in file.attrs.items()}
             expected = self._attributes(block)
-            for name in sorted(expected.keys() | found.keys()):
-                if found.get(name) != expected.get(name):
+            for name in sorted(expected.keys() | stored.keys()):
+                if stored.get(name) != expected.get(name):
                     raise InputError(
-                        f"encoded images were made with {name} {found.get(name)}, not "
+                        f"encoded images were made with {name} {stored.get(name)}, not "
                         f"{expected.get(name)}",
                         self.path(block),
-                        f"delete the folder {self.folder}: they are encoded anew",
+                        f"delete the folder {self.folder}; they are then encoded again",
                     )
             dataset = file["encoded"]
             if dataset.shape != (len(self.rows(block)), *self._shape) or dataset.dtype != "<f4":

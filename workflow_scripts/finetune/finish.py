@@ -34,7 +34,9 @@ def finish(span: Path, checkpoint: Path, curve: Path, progress: Path) -> None:
         InputError: the span was not the last.
     """
     if not is_finished(span):
-        raise InputError("fine-tuning is not finished", span, "run Snakemake: it goes on")
+        raise InputError(
+            "fine-tuning is not finished", span, "run Snakemake again: training continues"
+        )
     with whole_folder(checkpoint) as folder:
         for source in sorted((span / CHECKPOINT).rglob("*")):
             target = folder / source.relative_to(span / CHECKPOINT)
@@ -48,7 +50,7 @@ def finish(span: Path, checkpoint: Path, curve: Path, progress: Path) -> None:
         shutil.copyfile(span / CURVE, temporary)
     for other in span.parent.iterdir():
         if other.name.isdecimal() and int(other.name) > int(span.name):
-            log.info("%s is of an earlier training and is removed", other)
+            log.info("removing %s, which an earlier training left", other)
             shutil.rmtree(other)
     shutil.rmtree(progress, ignore_errors=True)
 

@@ -166,10 +166,8 @@ def _shards_of(index: Path) -> list[str]:
     files = list(named.values()) if isinstance(named, dict) else []
     odd = [name for name in files if not isinstance(name, str) or Path(name).name != name]
     if not files or odd:
-        said = f"it names {odd[0]!r}" if odd else "it names no file"
-        raise InputError(
-            f"an index of weights without a sound `weight_map`: {said}", index, _REMEDY
-        )
+        fault = f"it names {odd[0]!r}" if odd else "it names no file"
+        raise InputError(f"the index of weights has no valid `weight_map`: {fault}", index, _REMEDY)
     return sorted(set(files))
 
 
@@ -191,8 +189,8 @@ def tokenizer_files(folder: Path) -> tuple[list[Path], int | None]:
         "special_tokens_map.json",
         "added_tokens.json",
     )
-    found = [folder / name for name in names if (folder / name).is_file()]
-    present = {file.name for file in found}
+    files = [folder / name for name in names if (folder / name).is_file()]
+    present = {file.name for file in files}
     alone = {"tokenizer.json", "spiece.model", "tokenizer.model", "vocab.txt"}
     if not ({"vocab.json", "merges.txt"} <= present or alone & present):
         raise InputError(
@@ -201,7 +199,7 @@ def tokenizer_files(folder: Path) -> tuple[list[Path], int | None]:
             folder,
             _REMEDY,
         )
-    for file in found:
+    for file in files:
         if file.suffix == ".json":
             read_json(file)
     size = None
@@ -210,7 +208,7 @@ def tokenizer_files(folder: Path) -> tuple[list[Path], int | None]:
         numbers = list(read_json(path).values())
         odd = [n for n in numbers if isinstance(n, bool) or not isinstance(n, int) or n < 0]
         if odd or not numbers:
-            said = f"the number of a token is {odd[0]!r}" if odd else "no token is in it"
-            raise InputError(f"a vocabulary in which {said}", path, _REMEDY)
+            fault = f"the number of a token is {odd[0]!r}" if odd else "it has no token"
+            raise InputError(f"not a vocabulary: {fault}", path, _REMEDY)
         size = max(numbers) + 1
-    return found, size
+    return files, size

@@ -91,7 +91,7 @@ def match_layers(network: Any, family: Family, targets: Sequence[str]) -> tuple[
 
 
 def save_lora(family: Family, pipeline: Any, folder: Path) -> None:
-    """Write the adapter by the pipeline's own `save_lora_weights`, with rank, alpha and rsLoRA."""
+    """Write the adapter with the pipeline's `save_lora_weights`, with rank, alpha and rsLoRA."""
     from peft import get_peft_model_state_dict
 
     network: Any = family.network(pipeline)
@@ -120,9 +120,9 @@ def check_lora(folder: Path) -> Path:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
     if "lora_adapter_metadata" not in header.get("__metadata__", {}):
         raise InputError(
-            "a LoRA file that does not say its rank, alpha and scaling",
+            "the LoRA file does not state its rank, alpha and scaling",
             file,
-            "save it with the adapter's metadata; diffusers would guess them",
+            "save it with the adapter's metadata; without it diffusers would guess them",
         )
     return file
 
@@ -150,7 +150,7 @@ def load_lora(family: Family, pipeline: Any, folder: Path) -> None:
     loaded = len(get_peft_model_state_dict(family.network(pipeline)))
     if stored != loaded:
         raise InputError(
-            f"of {stored} LoRA tensors, {loaded} found their layer",
+            f"only {loaded} of {stored} LoRA tensors match a layer",
             file,
             "use the base that it was trained on",
         )

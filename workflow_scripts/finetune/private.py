@@ -42,34 +42,34 @@ def check_privacy(settings: TrainSettings, patients: int) -> None:
         patients: number of patients in the training set.
 
     Raises:
-        InputError: images are capped in place of clipping the patient's sum; delta is not below
-            one over the number of patients; fp16; captions encoded ahead.
+        InputError: images are capped instead of clipping the patient's summed gradient; delta is
+            not below one over the number of patients; fp16; captions encoded ahead.
     """
     privacy = settings.privacy
     assert privacy is not None
     if privacy.images_per_patient is not None:
         raise InputError(
-            "images_per_patient caps a patient's images: the account is of patients, whose summed "
-            "gradient is clipped",
+            "images_per_patient caps a patient's images, but the guarantee is for patients: their "
+            "summed gradient is clipped",
             "finetune.privacy.images_per_patient",
             "remove the key; max_grad_norm bounds a patient with any number of images",
         )
     if privacy.delta * patients >= 1:
         raise InputError(
             f"a delta of {privacy.delta:g} for {patients} patients guarantees nothing: publishing "
-            "one of them whole would satisfy it",
+            "all data of one patient would satisfy it",
             "finetune.privacy.delta",
             f"choose one well below {1 / patients:.2g}",
         )
     if settings.mixed_precision == "fp16":
         raise InputError(
-            "fp16 scales gradients, and the bound on a patient's with them",
+            "fp16 scales gradients, and with them the bound on a patient's gradient",
             "--mixed-precision",
             "use bf16 or no with finetune.privacy",
         )
     if settings.speed.captions_ahead:
         raise InputError(
-            "captions cannot be encoded ahead of patients that are drawn by chance",
+            "captions cannot be encoded ahead if patients are drawn at random",
             "speed.captions_ahead",
             "switch it off for a model with finetune.privacy",
         )
@@ -104,7 +104,7 @@ def noise_multiplier(privacy: PrivacySettings, sample_rate: float, steps: int) -
         raise InputError(
             f"no noise gives an epsilon of {privacy.epsilon:g} in {steps} steps ({error})",
             "finetune.privacy.epsilon",
-            "ask for a larger one, or for fewer epochs",
+            "allow a larger epsilon, or train for fewer epochs",
         ) from None
 
 
@@ -232,7 +232,7 @@ class PrivateSteps:
         """
         if state is None:
             raise InputError(
-                "a checkpoint without the account of its privacy", "--progress", "remove the folder"
+                "the checkpoint lacks its privacy account", "--progress", "remove the folder"
             )
         self._secret = state["secret"]
         self._accountant.history = [(s, q, n) for s, q, n in state["history"]]

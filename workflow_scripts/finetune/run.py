@@ -432,7 +432,9 @@ def _initial_average(
 
 def _set(parameters: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) -> None:
     if parameters.keys() != values.keys():
-        raise InputError("a checkpoint of another network", "--progress", "remove the folder")
+        raise InputError(
+            "the checkpoint belongs to another network", "--progress", "remove the folder"
+        )
     with torch.no_grad():
         for name, value in values.items():
             parameters[name].copy_(value)

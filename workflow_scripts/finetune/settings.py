@@ -21,7 +21,7 @@ CANARIES: Final = "canaries.csv"
 class LoraSettings:
     """A low-rank adapter."""
 
-    rank: Annotated[int, Key("Of the two factors.", minimum=1)]
+    rank: Annotated[int, Key("Rank of the two factors.", minimum=1)]
     alpha: Annotated[
         int, Key("The update is scaled by alpha / rank, or alpha / sqrt(rank).", minimum=1)
     ]
@@ -40,14 +40,14 @@ class LoraSettings:
 class PrivacySettings:
     """Fine-tuning with a guarantee: differential privacy whose unit is the patient (private.py)."""
 
-    epsilon: Annotated[float, Key("That the whole fine-tuning may spend.", above=0)]
+    epsilon: Annotated[float, Key("Epsilon that the whole fine-tuning may spend.", above=0)]
     delta: Annotated[
         float,
-        Key("At which epsilon holds; below one over the number of patients.", above=0, below=1),
+        Key("Delta of the guarantee, below one over the number of patients.", above=0, below=1),
     ]
     unit: Annotated[
         Literal["patient"],
-        Key("Whom the guarantee protects: all radiographs of a patient together."),
+        Key("What the guarantee protects: all radiographs of a patient together."),
     ]
     max_grad_norm: Annotated[
         float,
@@ -56,8 +56,8 @@ class PrivacySettings:
     noise_seed: Annotated[
         int | None,
         Key(
-            "For tests: draws patients and noise from a known seed, which guarantees nothing to "
-            "whoever knows it. By default the seed is drawn anew and forgotten at the end.",
+            "For tests: draws patients and noise from this seed; there is no guarantee against "
+            "anyone who knows it. By default the seed is random and forgotten at the end.",
             minimum=0,
             maximum=LARGEST_SEED,
             optional=True,
@@ -66,7 +66,7 @@ class PrivacySettings:
     images_per_patient: Annotated[
         int | None,
         Key(
-            "Refused: to cap a patient's images instead of clipping their summed gradient "
+            "Refused: capping a patient's images instead of clipping their summed gradient "
             "protects images, not patients.",
             minimum=1,
             optional=True,
@@ -81,13 +81,13 @@ class CanarySettings:
     count: Annotated[
         int,
         Key(
-            "Invented radiographs of each of the repeats 1, 4 and 16; a fair coin decides which "
-            "are planted.",
+            "Number of invented radiographs for each number of repeats, 1, 4 and 16; a fair coin "
+            "decides which are planted.",
             minimum=2,
         ),
     ]
     seed: Annotated[
-        int, Key("Of their pictures, captions and coins.", minimum=0, maximum=LARGEST_SEED)
+        int, Key("Seed of their pictures, captions and coins.", minimum=0, maximum=LARGEST_SEED)
     ]
 
 
@@ -95,7 +95,7 @@ class CanarySettings:
 class TrainSettings:
     """The settings of a fine-tuning run."""
 
-    learning_rate: Annotated[float, Key("Constant after the warm-up.", above=0)]
+    learning_rate: Annotated[float, Key("Learning rate, constant after the warm-up.", above=0)]
     epochs: Annotated[
         float,
         Key(
@@ -104,11 +104,11 @@ class TrainSettings:
             schema={"type": "integer", "minimum": 1},
         ),
     ]
-    batch_size: Annotated[int, Key("Total over devices and accumulation.", minimum=1)]
+    batch_size: Annotated[int, Key("Total batch size, over devices and accumulation.", minimum=1)]
     per_device_batch_size: Annotated[
         int,
         Key(
-            "The most that one device takes at once; the rest of its share of a batch is "
+            "Most images that one device takes at once; the rest of its share of a batch is "
             "accumulated.",
             minimum=1,
         ),
@@ -125,13 +125,13 @@ class TrainSettings:
         "full"
     )
     caption_dropout: Annotated[
-        float, Key("Share of captions emptied for guidance.", minimum=0, maximum=1)
+        float, Key("Share of captions left empty, for guidance.", minimum=0, maximum=1)
     ] = 0.1
-    weight_decay: Annotated[float, Key("Decoupled.", minimum=0)] = 1e-2
+    weight_decay: Annotated[float, Key("Decoupled weight decay.", minimum=0)] = 1e-2
     max_grad_norm: Annotated[float, Key("Gradients are clipped to this norm.", above=0)] = 1.0
     warmup_steps: Annotated[int, Key("Steps of linear warm-up.", minimum=0)] = 0
     mixed_precision: Annotated[Precision, Key("Arithmetic on a GPU.")] = "no"
-    gradient_checkpointing: Annotated[bool, Key("Less memory for more time.")] = False
+    gradient_checkpointing: Annotated[bool, Key("Saves memory and takes more time.")] = False
     checkpoint_every: Annotated[int, Key("Optimiser steps between two checkpoints.", minimum=1)] = (
         500
     )
@@ -147,14 +147,14 @@ class TrainSettings:
     optimiser: Annotated[
         Optimiser,
         Key(
-            "adamw (the default), came as PixArt's trainer has it, or came_sana as Sana's.",
+            "adamw (the default), came as in PixArt's trainer, or came_sana as in Sana's.",
             optional=True,
         ),
     ] = "adamw"
     adam_epsilon: Annotated[
         float,
         Key(
-            "Of adamw, 1e-8 by default; the 8-bit AdamW of ai-toolkit has 1e-6.",
+            "Epsilon of adamw, 1e-8 by default; the 8-bit AdamW of ai-toolkit has 1e-6.",
             above=0,
             optional=True,
         ),
@@ -162,7 +162,7 @@ class TrainSettings:
     ema_decay: Annotated[
         float | None,
         Key(
-            "The saved weights are their moving average with this decay; null for the last.",
+            "Decay of the moving average of the weights that is saved; null saves the last ones.",
             above=0,
             below=1,
             optional=True,
@@ -184,7 +184,7 @@ class TrainSettings:
     options: Annotated[
         Mapping[str, Option],
         Key(
-            "What of training only the family has: shift_by_size of lumina2, text_tokens of "
+            "Training options of single families: shift_by_size of lumina2, text_tokens of "
             "stable_diffusion_3, caption_mask_when_dropped of pixart_sigma and sana, instruction "
             "of sana. See docs/families.md.",
             optional=True,

@@ -57,7 +57,7 @@ def is_finished(folder: str | Path) -> bool:
         finished = json.loads(path.read_text(encoding="utf-8"))["finished"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise unreadable(
-            "no state of a fine-tuning span",
+            "not the state of a fine-tuning span",
             error,
             path,
             f"delete the folder {folder}: the span continues from its progress",

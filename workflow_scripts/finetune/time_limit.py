@@ -22,8 +22,8 @@ class TimeLimit:
     Args:
         minutes: how long the job may run; None for as long as it takes.
         started: when it began, in seconds since the epoch; now by default. Where SLURM says when
-            the job ends (SLURM_JOB_END_TIME), that counts instead; an end before it began is left
-            over from a job that is no more.
+            the job ends (SLURM_JOB_END_TIME), that counts instead; an end before the start is
+            left over from an earlier job.
     """
 
     def __init__(self, minutes: float | None, started: float | None = None):
@@ -37,7 +37,7 @@ class TimeLimit:
             if float(slurm) > began:
                 self._end = float(slurm)
             else:
-                log.warning("SLURM_JOB_END_TIME is that of a job that has ended: not used")
+                log.warning("SLURM_JOB_END_TIME belongs to a job that has ended; it is ignored")
         self._longest_step_s = 0.0
         self._write_s = 0.0
 
@@ -58,7 +58,7 @@ class TimeLimit:
         self._last = now
 
     def start(self) -> None:
-        """Note that steps of another kind begin: what came before says nothing of how long."""
+        """Note that steps of another kind begin: earlier durations no longer count."""
         self._last, self._longest_step_s = time.time(), 0.0
 
     @contextmanager

@@ -300,9 +300,11 @@ def main(argv: list[str] | None = None) -> None:
     add_speed_flag(parser, TRAINING)
     parser.add_argument("--gpus", default=0, type=int)
     parser.add_argument("--threads", default=1, type=int)
-    parser.add_argument("--version", default=1, type=int, help="of the stage")
+    parser.add_argument("--version", default=1, type=int, help="version of the stage")
     parser.add_argument("--canary-table", type=Path, help="table of invented radiographs")
-    parser.add_argument("--time-limit", default=None, type=float, help="minutes; stop before")
+    parser.add_argument(
+        "--time-limit", default=None, type=float, help="minutes until training must stop"
+    )
     flags = parser.parse_args(argv)
     settings = settings_of_flags(TrainSettings, flags, parser)
     switches = dict(flags.speed) or switches_said("models", flags.model).get("finetune", {})

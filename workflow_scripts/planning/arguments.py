@@ -300,7 +300,7 @@ def scorer_flags(run: Run, name: str) -> list[str]:
 
 
 def model_table(run: Run) -> str:
-    """Return what the tables show of each model, as JSON."""
+    """Return each model's entry in the tables, as JSON."""
     rows = []
     for key in run.models:
         block = run.block(key)

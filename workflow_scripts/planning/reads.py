@@ -136,7 +136,7 @@ class Reads:
         return self.weights(folder) if folder else []
 
     def reporter_start(self, setting: str) -> list[str]:
-        """Return the digests of the networks that a report generator starts from, or is.
+        """Return the digests of the networks that a report generator starts from or consists of.
 
         The protocol decides which of the two `synthetic_only` continues.
         """

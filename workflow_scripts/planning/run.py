@@ -31,7 +31,7 @@ PRIVACY_ENCODERS: Final = ("rad_dino", "reid")
 """The encoders in whose features privacy compares images."""
 
 LLAVA_RAD: Final = "llava_rad"
-"""The one of `faithfulness.judges` that writes reports instead of giving probabilities."""
+"""The entry of `faithfulness.judges` that writes reports instead of giving probabilities."""
 
 STRESS_PROMPTS: Final = "results/cohort/prompts/stress.parquet"
 """The prompts from templates, the same for every caption source."""
@@ -56,7 +56,7 @@ class Run:
             assumes that they were trained on the train split.
         tuned_families: the families of fine-tuned models.
         attacked_families: these families, and those of `presumed`.
-        other_protocol: the protocol that the config does not name. Table 3 stands under both.
+        other_protocol: the protocol that the config does not name. Table 3 shows both.
         reference_encoders: the encoders in whose features fidelity compares real and generated
             images.
         fidelity_encoders: these encoders, and the two that measure the alignment of image and
@@ -344,7 +344,7 @@ class Run:
     def records(self, kind: str) -> list[str]:
         """Return every record of one kind, a stage's.
 
-        Those of `curate` are of the sets that every run makes.
+        The records of `curate` describe the sets that every run makes.
         """
         if kind == "curate":
             return curate_records(self.curated(), worth=self.config["curate"].get("worth", False))
@@ -363,12 +363,12 @@ class Run:
         return downstream_records(tasks, self.with_images("augment"))
 
     def curated(self) -> list[str]:
-        """Return the models of which every run curates a set, in the order of the tables' rows."""
+        """Return the models for which every run curates a set, in the order of the tables' rows."""
         asked = self.config["curate"].get("models", ())
         return [model for model in self.models if model in asked]
 
     def curated_sets(self) -> list[str]:
-        """Return the folders that are handed on of the sets that every run makes."""
+        """Return the folders to publish of the sets that every run makes."""
         return [f"results/curate/{model}/published" for model in self.curated()]
 
     def curated_files(self) -> list[str]:
@@ -387,14 +387,14 @@ class Run:
             return self.shards(model, pool)
         if model not in self.with_images(pool):
             raise InputError(
-                f"{model!r} has no images of the prompt set {pool!r}, from which a set is curated",
+                f"{model!r} has no images of the prompt set {pool!r} to curate a set from",
                 "curate.pool",
                 "name a model of run_models, or another prompt set",
             )
         return self.shards(model, pool)
 
     def with_pool(self) -> list[str]:
-        """Return the models of the run that a set can be curated of."""
+        """Return the models of the run for which a set can be curated."""
         pool = self.config["curate"]["pool"]
         return self.sampled if pool == DRAWN else self.with_images(pool)
 
@@ -406,16 +406,16 @@ class Run:
         """
         if DRAWN not in self.config["prompt_sets"]:
             raise InputError(
-                "the pool of a curated set is to be drawn, and nothing says how",
+                "the pool of a curated set is to be drawn, but the config does not say how",
                 f"prompt_sets.{DRAWN}",
-                "say captions, prevalence, draw_seed and shards, or set another curate.pool",
+                "set captions, prevalence, draw_seed and shards, or choose another curate.pool",
             )
         if model not in self.sampled:
             raise InputError(
-                f"{model!r} is not a model of run_models that is sampled here: no new images of it "
-                "can be drawn",
+                f"no new images of {model!r} can be drawn: it is not a model of run_models that is "
+                "sampled here",
                 "curate.pool",
-                "name a model that is sampled, or draw from a prompt set that it has images of",
+                "name a model that is sampled, or curate from a prompt set that it has images of",
             )
 
     def curated_prompts(self, model: str) -> str:
@@ -449,13 +449,13 @@ class Run:
         """
         if "classification" not in self.config["downstream"]["tasks"]:
             raise InputError(
-                "the worth of a curated set is measured by classification, which is not run",
+                "the worth of a curated set is measured by classification, which does not run",
                 "downstream.tasks",
                 "add classification, or leave curate.worth out",
             )
         if self.config["curate"]["pool"] == "test":
             raise InputError(
-                "the captions of the pool are the test patients', on whom classifiers are tried",
+                "the pool's captions belong to test patients, on whom the classifiers are tested",
                 "curate.pool",
                 "draw from another prompt set, or leave curate.worth out",
             )

@@ -124,7 +124,7 @@ def _memory_check(where: str, phases: list[Phase], gigabytes: float) -> Check:
             log.warning("%s", doubt)
 
     most = max(phase.total for phase in phases) / GB
-    requirement = f"{most:.1f} GB and more, of {gigabytes:g} GB"
+    requirement = f"at least {most:.1f} GB, of {gigabytes:g} GB"
     return _checked(f"{where}, a GPU's memory", requirement, check)
 
 
@@ -212,7 +212,7 @@ def _subjects(
 
 
 def _curate_subjects(config: dict[str, Any], stages: set[str]) -> Iterator[Subject]:
-    """Yield the files of a curated set besides images and records that no earlier stage reads."""
+    """Yield the files that only a curated set reads, except images and records."""
     tasks = config["downstream"]["tasks"]
     if "features" not in stages:
         for name in ("rad_dino", "reid"):
@@ -449,22 +449,22 @@ def check_policy(config: dict[str, Any]) -> None:
     """Check that a set can be curated by a config's policy, whatever the model.
 
     Raises:
-        InputError: no judge looks at images, or prompts that are no templates are to be published
-            as such.
+        InputError: no judge looks at images, or prompts that are not templates are to be
+            published as templates.
     """
     policy, named = config["curate"], config["faithfulness"]["judges"]
     trained = "classification" in config["downstream"]["tasks"]
     if "densenet_121" not in named and not (trained and "classifier" in named):
         raise InputError(
-            "no judge looks at images, and a set is curated by what one sees",
+            "no judge looks at images, but a set is curated by what judges see",
             "faithfulness.judges",
             "name densenet_121, or classifier with classification in downstream.tasks",
         )
     if policy["published_prompts"] == "templates" and policy["pool"] != STRESS:
         raise InputError(
-            f"prompts of {policy['pool']!r} are captions, and templates are to be published",
+            f"prompts of {policy['pool']!r} are captions, and not to be published as templates",
             "curate.published_prompts",
-            f"draw from the pool {STRESS}, or say withheld, or captions",
+            f"use the pool {STRESS}, or set withheld or captions",
         )
 
 
@@ -505,7 +505,7 @@ def check_sampling(block: dict[str, Any]) -> None:
     check_settings(family, settings_of_block(SampleSettings, block["generate"]))
     if family.denoises and "guidance" not in block["generate"]:
         raise InputError(
-            "no guidance scale", "generate.guidance", "set one; 1 (FLUX: 0) is without guidance"
+            "no guidance scale", "generate.guidance", "set one; 1 (FLUX: 0) means no guidance"
         )
 
 
@@ -590,7 +590,7 @@ def _check_vocabularies(pipeline: Any, base: Base) -> None:
         known = getattr(getattr(network, "config", None), "vocab_size", None)
         if tokenizer is not None and known is not None and len(tokenizer) > known:
             raise InputError(
-                f"the tokenizer knows {len(tokenizer)} tokens, its text encoder {known}",
+                f"the tokenizer knows {len(tokenizer)} tokens, but its text encoder only {known}",
                 base.path(f"tokenizer{number}"),
                 "use the published checkpoint, all of its components from one repository",
             )
@@ -756,21 +756,21 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", nargs="+", help="default: the profile's, or config.yaml")
     parser.add_argument(
-        "--profile", type=Path, help="whose GPUs must have memory for what they are given"
+        "--profile", type=Path, help="check that jobs fit into the memory of its GPUs"
     )
     stages = ["cohort", "finetune", "generate", "features", "downstream", "faithfulness"]
     parser.add_argument("--stages", nargs="*", default=stages, help="stages that have jobs to run")
     parser.add_argument("--models", nargs="*", help="models that have jobs to run; default all")
-    parser.add_argument("--devices", type=int, help="of a fine-tuning job, whose batch they share")
+    parser.add_argument("--devices", type=int, help="devices that share a fine-tuning batch")
     parser.add_argument(
         "--gpu-memory",
         nargs="+",
         default=[],
         type=parse_memory,
         metavar="STAGE=GB",
-        help="of the GPUs that finetune or generate ask for",
+        help="memory of the GPUs that finetune or generate request",
     )
-    parser.add_argument("--requests", type=Path, help="JSON of what jobs ask of SLURM")
+    parser.add_argument("--requests", type=Path, help="the jobs' requests to SLURM, JSON")
     arguments = parser.parse_args(argv)
     profile = read_profile(arguments.profile) if arguments.profile else Profile()
     config = read_config(arguments.config or list(profile.config) or ["config.yaml"])

@@ -262,11 +262,11 @@ def works(config: Mapping[str, Any], cohort: Cohort, curated: Sequence[str] = ()
     Args:
         config: the validated config.
         cohort: the numbers of images.
-        curated: models of which a set is curated beside those that the config names
-            (`curated_in`); no other run curates any.
+        curated: models for which a set is curated, besides those that the config names; see
+            `curated_in`.
 
     Raises:
-        InputError: a set is to be curated of a model without images of the pool's prompt set.
+        InputError: a set is to be curated for a model without images of the pool's prompt set.
     """
     sampled = [key for key in config["run_models"] if config["models"][key].get("generate")]
     sets = curated_in(config, curated)
@@ -283,12 +283,12 @@ def works(config: Mapping[str, Any], cohort: Cohort, curated: Sequence[str] = ()
 
 
 def curated_in(config: Mapping[str, Any], asked: Sequence[str] = ()) -> list[str]:
-    """Return the models of which a set is curated: those of the config, then those asked for."""
+    """Return the models for which a set is curated: the config's, then those asked for."""
     return list(dict.fromkeys([*config["curate"].get("models", ()), *asked]))
 
 
 def draws_pool(config: Mapping[str, Any], key: str) -> bool:
-    """Return whether new samples of a model are drawn where a set is curated of it."""
+    """Return whether new images of a model are sampled if a set is curated for it."""
     asked = config["curate"]["pool"] == DRAWN and DRAWN in config["prompt_sets"]
     return asked and key in config["run_models"] and bool(config["models"][key].get("generate"))
 
@@ -387,8 +387,8 @@ def shard_minutes(
 ) -> int:
     """Return the minutes that the job of one sampling shard requests.
 
-    They follow from the kind of GPU that the profile asks for. Where it names none, they follow
-    from the slowest measured kind. A retry requests more if the minutes follow from a rate.
+    They follow from the kind of GPU that the profile asks for. If it names none, they follow from
+    the slowest measured kind. A retry requests more if the minutes follow from a rate.
 
     Args:
         config: the validated config.
@@ -398,7 +398,7 @@ def shard_minutes(
         prompt_set: the shard's prompt set.
         otherwise: the default minutes, if there is no rate.
         attempt: the number of the job's attempt, from 1.
-        gpu: the profile's `gpu_model` of the job; None where it names none.
+        gpu: the profile's `gpu_model` of the job; None if it names none.
     """
     pieces = [
         piece
@@ -548,8 +548,8 @@ def _sampling(
     Args:
         config: the validated config.
         cohort: the numbers of images.
-        models: those that are sampled.
-        curated: those of them of which a set is curated.
+        models: the models that are sampled.
+        curated: those among them for which a set is curated.
     """
     for key in models:
         block = config["models"][key]
@@ -775,7 +775,7 @@ def _report_epochs(config: Mapping[str, Any], setting: str) -> list[tuple[str, i
 
 
 def _faithfulness(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
-    """Yield the looks at images: of every model, of radiographs, and of the stress set.
+    """Yield the work of looking at images: every model's, radiographs, and the stress set.
 
     CXAS segments each image's organs, which are measured, and each judge reads the image once. In
     the stress set each classifier reads the image twice, because it is also mirrored. Where
@@ -835,10 +835,10 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
     known = key in _with(config, pool) if pool in PROMPT_SETS else draws_pool(config, key)
     if not known:
         raise InputError(
-            f"{key!r} has no images of the prompt set {pool!r}, from which a set is curated",
+            f"{key!r} has no images of the prompt set {pool!r} to curate a set from",
             "--curate",
-            "name a model of run_models, or another prompt set in curate.pool; `drawn` is sampled "
-            "of models that are sampled here, as prompt_sets.drawn says",
+            "name a model of run_models, or another prompt set in curate.pool; the pool `drawn` is "
+            "sampled, as prompt_sets.drawn says, from models that are sampled here",
         )
     images = _prompts(config, cohort, pool)
     unseen = policy["held_out"]
@@ -869,9 +869,9 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
     if not policy.get("worth") or pool == STRESS:
         return
     real = config["prompt_sets"]["augment"]["captions"]
-    for way, beside in (("alone", 0), ("added to real images", real)):
+    for way, n_real in (("alone", 0), ("added to real images", real)):
         for which in ("the set", "as many unfiltered"):
-            shown = (policy["images"] + beside) * (1 - task["validation_share"]) * task["epochs"]
+            shown = (policy["images"] + n_real) * (1 - task["validation_share"]) * task["epochs"]
             yield Work(
                 "curate", key, f"worth of {which}, {way}: images shown", shown * task["repeats"],
                 "images", ("classify",), "images per second", classifier_settings(task),

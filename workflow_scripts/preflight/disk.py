@@ -154,7 +154,7 @@ def _images_left(config: Mapping[str, Any], key: str, results: Path, curated: bo
         config: the validated config.
         key: the model's.
         results: the folder of the workflow's results.
-        curated: whether a set may be curated of it, whose pool may be drawn.
+        curated: whether a set may be curated for it, for which a pool may be sampled.
     """
     sampled = config["models"][key].get("generate")
     if not sampled:

@@ -5,10 +5,11 @@ preflight counts in networks that it builds without memory. These sizes are cert
 follow from what autograd saves in the published networks (`counted.csv`, written by
 `python -m tests.gpu.count`). They are an estimate, without the temporary memory of kernels.
 
-While images are encoded, everything but gradients and activations is there. During the steps the
-autoencoder is in the host's memory (`finetune.train`), since all images are encoded by then. The
-text encoders stay, for captions are encoded in every step, unless the switch `captions_ahead` is on
-(`finetune.captions`): then they are there while captions are encoded, without activations.
+While images are encoded, the GPU holds everything but gradients and activations. During the steps
+the autoencoder is in the host's memory (`finetune.train`), since all images are encoded by then.
+The text encoders stay on the GPU, because captions are encoded in every step. With the switch
+`captions_ahead` (`finetune.captions`) they are on the GPU only while captions are encoded, and then
+there are no activations.
 """
 
 import csv
@@ -224,8 +225,8 @@ def check_fits(phases: Iterable[Phase], gigabytes: float, where: str) -> list[st
         )
         if phase.least > has:
             raise InputError(
-                f"{phase.name}: {phase.least / GB:.0f} GB lie on each GPU at least ({largest}), "
-                f"and it has {gigabytes:g} GB",
+                f"{phase.name}: each GPU needs at least {phase.least / GB:.0f} GB ({largest}), "
+                f"but has {gigabytes:g} GB",
                 f"{where}, the profile's gpu_memory_gb",
                 "ask for larger GPUs in the profile, use LoRA or a lower precision, or leave the "
                 "model out of run_models",

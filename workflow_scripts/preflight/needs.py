@@ -116,7 +116,7 @@ def sampling_memory(parts: Network, precision: str, vae_in_float32: bool) -> flo
 
 
 def attack_needs(config: Mapping[str, Any]) -> list[StageNeed]:
-    """Return what measuring losses needs under the largest checkpoint: membership, canaries.
+    """Return what measuring losses needs for membership and canaries, at the largest checkpoint.
 
     It is loaded as training computes with it, fully trained networks in float32. Losses without a
     gradient hold no more than what a training step of as many images saves.
@@ -239,24 +239,24 @@ _HEAD: Final = """\
 # What the paper's systems and stages need at least
 
 `python -m workflow_scripts.preflight.needs > docs/needs.md` computes this page from numbers of
-parameters and `config.yaml`. **Nothing on it is measured.** Of each number it says whether it is
-counted or estimated. GB are 10^9 bytes. `make gpu-check` measures what a GPU really takes.
+parameters and `config.yaml`. **Nothing on it is measured.** For each number it says whether it is
+counted or estimated. GB are 10^9 bytes. `make gpu-check` measures what a job really takes.
 
 ## Fine-tuning and sampling
 
-- Weights, state, counted: weights, gradients and optimiser of what is trained in float32, all
-  else in `mixed_precision`, on each GPU.
+- Weights, state, counted: weights, gradients and optimiser state of what is trained, in float32;
+  all else in `mixed_precision`; on each GPU.
 - Saved, counted without a GPU: what autograd saves in a step of `per_device_batch_size` images with
-  gradient checkpointing, and what the largest recomputed block saves; copies of weights that
-  autocast makes are in, as far as they are saved. Each storage counts once.
-- GPU, an estimate: both together. Gradients of activations, what kernels need for themselves and
-  what the allocator rounds up come on top. Where a GPU is too small, lower `per_device_batch_size`
+  gradient checkpointing, and what the largest recomputed block saves. Copies of weights that
+  autocast makes are included if they are saved. Each storage counts once.
+- GPU, an estimate: the sum of the two. It leaves out gradients of activations, the kernels' own
+  memory and what the allocator rounds up. Where a GPU is too small, lower `per_device_batch_size`
   (the total batch stays) or sampling's `batch_size`.
-- Host, an estimate, for all four processes: in each 4 GB of libraries (assumed) and the weights as
-  they are loaded; in the first the checkpoint that it writes.
+- Host, an estimate, for all four processes: each holds 4 GB of libraries (assumed) and the weights
+  as they are loaded, and the first also holds the checkpoint that it writes.
 - Encoded, counted: `results/finetune/.encoded` for 237,388 images at 512 pixels. Models with the
   same autoencoder's weights share them.
-- Progress, counted: the checkpoints of an unfinished training that lie there at once, and the
+- Progress, counted: the checkpoints that an unfinished training keeps at the same time, and the
   trained weights. A model that is trained in full gets a copy of its base's other components, too.
 - GPU, sampling, counted: weights alone, without activations.
 - Images, an estimate: one byte for each pixel; all prompt sets, with 5,034 test prompts.
@@ -267,22 +267,22 @@ All in GB:
 |---|---|---|---|---|---|---|---|---|"""
 
 _STAGES: Final = """\
-The base checkpoints themselves are not in: their folders hold what was published.
+The base checkpoints themselves are not included.
 
 ## The other stages
 
-One GPU each; training report generators takes four, and each needs what the row says. Scores of
-fidelity and privacy are computed on the CPU.
+Each job takes one GPU. Training a report generator takes four, and each needs what the row says.
+Scores of fidelity and privacy are computed on the CPU.
 
 - Parameters, in millions, counted.
-- Weights and state, counted, in float32, the networks of 7 billion parameters in 16 bits: weights;
-  in training, gradients and the state of Adam of what is trained; images that lie on the GPU.
+- Weights and state, counted: weights in float32 (networks of 7 billion parameters in 16 bits); in
+  training also the gradients and Adam's state of what is trained; images that are kept on the GPU.
 - Activations, estimates. In training what autograd saves (counted, as above) with the settings of
-  `config.yaml`; report generators with their longest texts, 2,048 tokens. Otherwise what the widest
-  module is given and gives (counted), or what a language model keeps of the tokens that it has read
-  and written.
-- Host, an estimate: 4 GB of libraries (assumed), weights, images and features that are held. The
-  rules ask for more than that (a test compares them).
+  `config.yaml`; report generators with their longest texts, 2,048 tokens. Otherwise the inputs
+  and outputs of the widest module (counted), or a language model's cache of the tokens that it has
+  read and written.
+- Host, an estimate: 4 GB of libraries (assumed), weights, images and features in memory. The rules
+  request more than that (a test compares them).
 - Disk, an estimate: what the job writes, its progress included. Features of RAD-DINO and
   re-identification are those of 237,388 training images, of the other encoders those of 5,034 test
   images. A published radiograph counts as 1.5 MB. Re-identification is trained only where
@@ -305,27 +305,27 @@ def _private() -> str:
     return f"""\
 Fine-tuning with a guarantee (`finetune.privacy`) goes through the network once for every patient
 drawn, not once for a batch. MIMIC-CXR-JPG's training split has {patients} patients: {images}
-captioned radiographs are at least {mean} of a patient in the mean. A batch of 128 images is then
-some {passes} patients, and as many passes, where 16 images at once take 8. A guarantee holds one
-more copy of the trained weights' gradient, which LoRA makes small, and none for each image. How
-much longer it takes was not measured on a GPU.
+captioned radiographs are at least {mean} per patient on average. A batch of 128 images is then
+some {passes} patients, and as many passes, where 16 images at once take 8. A guarantee needs one
+more copy of the trained weights' gradient, which LoRA makes small, and none per image. The extra
+time was not measured on a GPU.
 """
 
 
 _TAIL: Final = (
     """\
-All encoders of a job lie on the GPU together. ResNet-50 saves 0.086 GB for each image of 224 pixels
-in float32: 768 at once take 66 GB, so that `per_device_batch_size` is 256, in bf16. A report
-generator on a GPU of 40 GB needs `per_device_batch_size: 8` and `generate_batch_size: 16`.
+All encoders of a job are on the GPU at the same time. ResNet-50 saves 0.086 GB for each image of
+224 pixels in float32: 768 at once take 66 GB, so that `per_device_batch_size` is 256, in bf16. A
+report generator on a GPU of 40 GB needs `per_device_batch_size: 8` and `generate_batch_size: 16`.
 
 Losses for attacks on membership and on canaries are measured under every fine-tuned model, and
-for membership under LLM-CXR; the rows are of the one that needs most. The activations there are
-what a training step of as many images saves, which losses without a gradient stay below.
+for membership under LLM-CXR; the rows are for the model that needs most. Their activations are
+those that a training step of as many images saves; losses without a gradient need less.
 
-A curated set is made on request, and its rows are of one model. Two jobs leave much behind for a
-while: the pool with planted leaks, each also mirrored, is removed when the lenses have looked; the
-gray values of the radiographs, when the search has ended. How long they take on a GPU was not
-measured; `make plan PLAN="--curate sana"` says what there is to do.
+A curated set is made on request, and its rows are for one model. Two jobs write large temporary
+files: the pool with planted leaks, each also mirrored, is removed when the lenses have looked; the
+gray values of the radiographs, when the search has ended. Their time on a GPU was not measured;
+`make plan PLAN="--curate sana"` lists the work.
 
 """
     + _private()

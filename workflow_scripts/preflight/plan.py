@@ -71,7 +71,7 @@ def how_to_measure(part: str) -> str:
     """Return the command that measures a rate, or why there is none."""
     if part in PARTS:
         return f'make gpu-check GPU_CHECK="{part}"'
-    return UNMEASURED.get(part, "nothing: gpu-check has the networks of config.yaml alone")
+    return UNMEASURED.get(part, "nothing: gpu-check measures only the networks of config.yaml")
 
 
 def missing_rates(estimates: Iterable[Estimate]) -> list[tuple[str, str, str, str, str]]:
@@ -145,7 +145,7 @@ def disk(
     Args:
         config: the validated config.
         cohort: the numbers of images.
-        curated: models of which a set is curated, whose pool may be sampled for it.
+        curated: models for which a set is curated and a pool may be sampled.
 
     Returns:
         For each model: its key, encoded images (None if not known; those that models share count
@@ -191,7 +191,7 @@ def text(
     estimates: Sequence[Estimate],
     curated: Sequence[str] = (),
 ) -> str:
-    """Return the plan as text for readers; `curated`: models of which a set is curated."""
+    """Return the plan as text for readers; `curated`: models for which a set is curated."""
     training = UNKNOWN if cohort.training is None else f"{cohort.training:,}"
     tests = UNKNOWN if cohort.test_prompts is None else f"{cohort.test_prompts:,}"
     sources = list(dict.fromkeys(entry.rate for entry in estimates if entry.rate))
@@ -318,15 +318,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--config", nargs="+", default=["config.yaml"], help="later ones win")
     add("--gpu", help="kind of GPU: H200, H100, ...; by default the one with most rates")
     add("--rates", nargs="*", type=Path, default=list(FOLDERS), help="folders of rates")
-    add(
-        "--results", type=Path, default=Path("results"), help="where the cohort lies, if it is made"
-    )
+    add("--results", type=Path, default=Path("results"), help="folder of the cohort, if it is made")
     add(
         "--curate",
         nargs="*",
         default=[],
         metavar="MODEL",
-        help="with a curated set of each, beside curate.models",
+        help="models to curate a set for, besides curate.models",
     )
     add("--csv", type=Path, help="write a row for each piece of work")
     add("--json", type=Path, help="the same, with what is missing")
@@ -370,7 +368,7 @@ def cohort_for(config: Mapping[str, Any], results: Path) -> Cohort:
     expected = expected_cohort(config)
     if not (results / MANIFEST).exists():
         return expected
-    other = f"{expected.source}; {results / MANIFEST} is of another config"
+    other = f"{expected.source}; {results / MANIFEST} belongs to another config"
     return replace(expected, source=other)
 
 

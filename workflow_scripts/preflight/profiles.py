@@ -1,4 +1,4 @@
-"""What a Snakemake profile says of its GPUs, read without Snakemake: `make check PROFILE=...`."""
+"""What a Snakemake profile sets for GPUs, read without Snakemake: `make check PROFILE=...`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ STAGES: Final = {"finetune_train": "finetune", "generate_sample": "generate"}
 """The rules whose GPUs' memory is checked, with their stages."""
 
 FINETUNE_GPUS: Final = 4
-"""GPUs of fine-tuning where the profile has no number of its own, as in rules/finetune.smk."""
+"""GPUs of fine-tuning if the profile gives no number, as in rules/finetune.smk."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Profile:
     """What the check needs of a profile.
 
     Attributes:
-        gpu_memory: GB of a GPU by stage, `finetune` and `generate`, where the profile says it.
+        gpu_memory: GB of a GPU by stage, `finetune` and `generate`, if the profile gives it.
         devices: number of devices of a fine-tuning job; None if it is not known.
         config: the config files that the profile names.
     """
@@ -44,7 +44,7 @@ def read_profile(folder: Path) -> Profile:
         with file.open(encoding="utf-8") as stream:
             content = yte.process_yaml(stream, require_use_yte=True)
     except Exception as error:  # of YAML, or of an expression in it
-        raise InputError(f"not a profile: {error}", file, "mend the file") from None
+        raise InputError(f"not a profile: {error}", file, "correct the file") from None
     rules = content.get("set-resources") or {}
     asked = {stage: rules.get(rule) or {} for rule, stage in STAGES.items()}
     memory = {

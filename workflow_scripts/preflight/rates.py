@@ -133,9 +133,11 @@ def _rate(row: dict[str, str], where: str) -> Rate:
     try:
         value, day = float(row["value"]), date.fromisoformat(row["date"]).isoformat()
         if not (value > 0 and isfinite(value)):
-            raise ValueError(f"{value} is no rate")
+            raise ValueError(f"{value} is not a rate")
     except ValueError as error:
-        raise InputError(f"{row['part']}, {row['name']}: {error}", where, "mend the row") from None
+        raise InputError(
+            f"{row['part']}, {row['name']}: {error}", where, "correct the row"
+        ) from None
     return Rate(
         kind_of(row["gpu"]), day, row["torch"], row["part"], row["name"], value, row["unit"],
         row["note"], where,

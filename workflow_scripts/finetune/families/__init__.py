@@ -49,8 +49,8 @@ def modules_of(names: Iterable[str]) -> list[str]:
     the package has none.
     """
     targets = sorted({_FAMILIES[name] for name in names if name in _FAMILIES})
-    own = [t for t in targets if t.startswith("workflow_scripts.")]
-    return [t.partition(":")[0].removeprefix("workflow_scripts.") for t in own]
+    ours = [t for t in targets if t.startswith("workflow_scripts.")]
+    return [t.partition(":")[0].removeprefix("workflow_scripts.") for t in ours]
 
 
 def get_family(name: str) -> "Family":
@@ -58,7 +58,7 @@ def get_family(name: str) -> "Family":
 
     Raises:
         InputError: the name is unknown (the message lists the most similar ones), or the target
-            cannot be imported or is no family.
+            cannot be imported or is not a family.
     """
     from workflow_scripts.finetune.families.base import Family
 
@@ -69,13 +69,13 @@ def get_family(name: str) -> "Family":
         raise InputError(f"unknown model family {name!r}", None, hint)
     module, _, attribute = target.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        family = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
             f"the model family {name!r} cannot be imported: {error}",
             target,
             "check the module's path and PYTHONPATH",
         ) from None
-    if not (isinstance(found, type) and issubclass(found, Family)):
-        raise InputError(f"{target} is no subclass of Family", "finetune/families/base.py")
-    return found()
+    if not (isinstance(family, type) and issubclass(family, Family)):
+        raise InputError(f"{target} is not a subclass of Family", "finetune/families/base.py")
+    return family()

@@ -58,7 +58,7 @@ class SampleSettings:
     options: Annotated[
         Mapping[str, Option],
         Key(
-            "What only the family has: cfg_trunc_ratio and cfg_normalization of lumina2, "
+            "Options of single families: cfg_trunc_ratio and cfg_normalization of lumina2, "
             "instruction of sana, top_p, attempts and instruction of llm_cxr. See "
             "docs/families.md.",
             optional=True,
@@ -167,8 +167,8 @@ class Family(ABC):
         The class is part of it, because a subclass that changes one method makes other images. (For
         an edited method, raise the stage's version, as everywhere in fine-tuning and sampling.)
         """
-        own = type(self)
-        return f"{self.name} {own.__module__}:{own.__qualname__}"
+        kind = type(self)
+        return f"{self.name} {kind.__module__}:{kind.__qualname__}"
 
     def network(self, pipeline: Any) -> nn.Module:
         """Return the component that is trained."""
@@ -217,14 +217,14 @@ class Family(ABC):
         self.require_multiple(size, math.lcm(8, token))
 
     def require_multiple(self, size: int, side: int) -> None:
-        """Refuse a size that is no positive multiple of a side, both in pixels.
+        """Refuse a size that is not a positive multiple of a side, both in pixels.
 
         Raises:
-            InputError: it is none; the message gives the nearest smaller multiple.
+            InputError: it is not; the message gives the nearest smaller multiple.
         """
         if size <= 0 or size % side:
             raise InputError(
-                f"{size} pixels: {self.name} works at multiples of {side}",
+                f"{size} pixels: {self.name} needs a multiple of {side}",
                 "size",
                 f"use {max(1, size // side) * side}",
             )

@@ -38,7 +38,7 @@ TEXT_TOKENS: Final = 512
 """T5 tokens of a caption: the published pipeline's default (`max_sequence_length`)."""
 
 TRAINING_GUIDANCE: Final = 1.0
-"""The guidance scale that the network is told in training: images as they are, not guided. As in
+"""The guidance scale that the network is given in training, where images are not guided. As in
 ai-toolkit, with which the paper's authors fine-tuned."""
 
 PACKED: Final = 2
@@ -148,7 +148,7 @@ class Flux(LatentPipeline):
         conditions: dict[str, Tensor],
         draws: Draws,
     ) -> Tensor:
-        """See `Family.loss`: flow matching on packed latents; the network is told sigma."""
+        """See `Family.loss`: flow matching on packed latents; sigma is an input."""
         import torch
 
         clean = draw_latents(pipeline.vae, encoded, draws)

@@ -198,7 +198,8 @@ def _check_vocabulary(
     """Refuse a tokenizer that knows tokens for which its text encoder has no embedding."""
     if vocabulary is not None and vocabulary > config.get("vocab_size", 0):
         raise InputError(
-            f"the tokenizer knows {vocabulary} tokens, {encoder} {config.get('vocab_size')}",
+            f"the tokenizer knows {vocabulary} tokens, but {encoder} only "
+            f"{config.get('vocab_size')}",
             folder / "vocab.json",
             REMEDY,
         )

@@ -101,7 +101,7 @@ class LlmCxr(Family):
         words = _words(llm / "tokenizer.json")
         if END not in words:
             raise InputError(
-                f"the tokenizer does not know {END!r}: not LLM-CXR's",
+                f"the tokenizer does not know {END!r}, so it is not LLM-CXR's",
                 llm / "tokenizer.json",
                 _REMEDY,
             )
@@ -223,7 +223,7 @@ class LlmCxr(Family):
         top_p, attempts = float(given["top_p"]), float(given["attempts"])
         if not 0 < top_p <= 1 or attempts < 0 or attempts != int(attempts):
             raise InputError(
-                f"top_p {top_p} and attempts {attempts}",
+                f"top_p {top_p} or attempts {attempts} is out of range",
                 "generate.options",
                 "use 0 < top_p <= 1 and a whole number of attempts, at least 0",
             )
@@ -414,9 +414,9 @@ def draw_images(
                 top_p,
             )
         for i, answer in zip(waiting, drawn, strict=True):
-            found = [token - tokens.first for token in answer if token >= tokens.first]
-            if len(found) == tokens.count:
-                codes[i] = found
+            answered = [token - tokens.first for token in answer if token >= tokens.first]
+            if len(answered) == tokens.count:
+                codes[i] = answered
         waiting = [i for i in waiting if i not in codes]
         redrawn += len(waiting)
     if waiting:
@@ -473,7 +473,7 @@ def draw_answers(
     places = (mask.cumsum(dim=1) - 1).clamp(min=0)
     ids, mask, places = ids.to(llm.device), mask.to(llm.device), places.to(llm.device)
     answers: list[list[int]] = [[] for _ in prompts]
-    found = [0] * len(prompts)
+    n_codes = [0] * len(prompts)
     lasts = [True] * len(prompts)
     cache = None
     with torch.inference_mode():
@@ -504,8 +504,8 @@ def draw_answers(
             for i, token in enumerate(drawn.tolist()):
                 if not lasts[i]:
                     continue
-                found[i] += token >= tokens.first
-                lasts[i] = token != tokens.end and found[i] <= tokens.count
+                n_codes[i] += token >= tokens.first
+                lasts[i] = token != tokens.end and n_codes[i] <= tokens.count
                 if token != tokens.end:
                     answers[i].append(token)
             if not any(lasts):
@@ -575,16 +575,16 @@ def find_parts(base: Base) -> tuple[Path, Path, Path]:
 
 
 def _only(folder: Path, pattern: str, part: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    paths = sorted(folder.glob(pattern))
+    if len(paths) == 1:
+        return paths[0]
+    if not paths:
         raise InputError(f"the checkpoint has no {pattern}", folder, _REMEDY)
-    names = ", ".join(str(path.relative_to(folder)) for path in found)
+    names = ", ".join(str(path.relative_to(folder)) for path in paths)
     raise InputError(
-        f"the checkpoint has {len(found)} of {pattern}: {names}",
+        f"the checkpoint has {len(paths)} of {pattern}: {names}",
         folder,
-        f"leave one, or name the folder of the right one in the model's `parts` as {part!r}",
+        f"keep one, or name the folder of the right one in the model's `parts` as {part!r}",
     )
 
 

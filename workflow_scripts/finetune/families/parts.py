@@ -31,7 +31,7 @@ WITHOUT_SAFETY_CHECKER: Final = MappingProxyType(
         "requires_safety_checker": False,
     }
 )
-"""Arguments of Stable Diffusion's pipeline: the checker is left out, for it knows photographs."""
+"""Arguments of Stable Diffusion's pipeline, without the checker, which is for photographs."""
 
 
 def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **more: Any) -> Any:
@@ -81,14 +81,14 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **
         "unexpected": sorted(unexpected),
         "of another shape": sorted(str(key) for key in info.get("mismatched_keys", ())),
     }
-    found = [
+    lines = [
         f"{len(keys)} {fault}: {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}"
         for fault, keys in faults.items()
         if keys
     ]
-    if found:
+    if lines:
         raise InputError(
-            f"keys of {kind.__name__}{_other_class(kind, folder)}: {'; '.join(found)}",
+            f"keys of {kind.__name__}{_other_class(kind, folder)}: {'; '.join(lines)}",
             folder,
             _REMEDY,
         )
@@ -118,18 +118,18 @@ def _build_diffusers(kind: Any, folder: Path, **more: Any) -> tuple[Any, dict[st
     }
     if files[-1].suffix != ".json":  # old names of attention layers, which no sharded file has
         network._fix_state_dict_keys_on_load(state)
-    own = network.state_dict()
+    expected = network.state_dict()
     ignored = network._keys_to_ignore_on_load_unexpected or ()
     return network, {
-        "missing_keys": [name for name in own if name not in state],
+        "missing_keys": [name for name in expected if name not in state],
         "unexpected_keys": [
             name
             for name in state
-            if name not in own and not any(re.search(pattern, name) for pattern in ignored)
+            if name not in expected and not any(re.search(pattern, name) for pattern in ignored)
         ],
         "mismatched_keys": [
             f"{name} {tuple(state[name].shape)}, not {tuple(value.shape)}"
-            for name, value in own.items()
+            for name, value in expected.items()
             if name in state and state[name].shape != value.shape
         ],
     }
@@ -142,12 +142,12 @@ def _other_class(kind: Any, folder: Path) -> str:
     except InputError:
         return ""
     if kind.__module__.startswith("diffusers"):
-        given, wanted = config.get("_class_name"), kind.__name__
+        given, asked = config.get("_class_name"), kind.__name__
     else:
-        wanted = getattr(kind.config_class, "model_type", None)
+        asked = getattr(kind.config_class, "model_type", None)
         given = config.get("model_type")
-    told = given and wanted and given != wanted
-    return f", which the folder of {given} is not" if told else ""
+    differs = given and asked and given != asked
+    return f" from a folder that holds {given}" if differs else ""
 
 
 def load_tokenizer(kind: Any, folder: Path, **more: Any) -> Any:
@@ -192,10 +192,10 @@ def _require_pieces(tokenizer: Any, model: Path) -> None:
     try:
         original = sentencepiece.SentencePieceProcessor(str(model))
     except (OSError, RuntimeError) as error:
-        raise unreadable("no SentencePiece model", error, model, _REMEDY) from None
+        raise unreadable("not a SentencePiece model", error, model, _REMEDY) from None
     for sentence in _SENTENCES:
-        found = tokenizer(sentence, add_special_tokens=False).input_ids
-        if found != original.encode(sentence):
+        ids = tokenizer(sentence, add_special_tokens=False).input_ids
+        if ids != original.encode(sentence):
             raise InputError(
                 f"{type(tokenizer).__name__} reads {tokenizer.tokenize(sentence)[:8]} where the "
                 f"SentencePiece model has {original.encode(sentence, out_type=str)[:8]}",

@@ -2,7 +2,7 @@
 
 Chen et al., 2024 (arXiv 2403.04692). It predicts the noise and, in as many channels again, a
 variance that its samplers do not use; fine-tuning trains the noise, and leaves out the term of the
-variance that PixArt's own trainer adds (in the mean 0.0017 beside 0.089). The transformer and the
+variance that PixArt's own trainer adds (on average 0.0017, against 0.089). The transformer and the
 other components were published in two repositories, so parts may lie elsewhere than the base.
 """
 
@@ -58,7 +58,7 @@ class PixArtSigma(LatentPipeline):
         }
     )
     tokenizers = MappingProxyType({"tokenizer": "AutoTokenizer"})
-    scheduler = "DPMSolverMultistepScheduler"  # the published pipeline's own
+    scheduler = "DPMSolverMultistepScheduler"  # as in the published pipeline
 
     def check_fit(self, base: Base, configs: Mapping[str, Mapping[str, Any]]) -> None:
         """See `LatentPipeline.check_fit`."""
@@ -104,7 +104,7 @@ class PixArtSigma(LatentPipeline):
             encoder_hidden_states=conditions["text"].to(pipeline.transformer.dtype),
             encoder_attention_mask=conditions["mask"],
             timestep=timesteps,
-            # Only the 1024-pixel network is told the picture's size.
+            # Only the 1024-pixel network takes the picture's size.
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample
         return squared_error(predicted[:, : latents.shape[1]], noise)

@@ -97,7 +97,7 @@ class Sana(LatentPipeline):
         )
         if network.get("guidance_embeds"):
             raise InputError(
-                "a distilled transformer that is told the guidance scale (Sana-Sprint)",
+                "a distilled transformer, which takes the guidance scale as input (Sana-Sprint)",
                 where,
                 REMEDY,
             )

@@ -141,7 +141,7 @@ def read_vqgan_config(path: Path) -> VqganConfig:
             },
         )
     except (TypeError, ValueError) as error:
-        raise InputError(f"a VQGAN setting is no number: {error}", path, _REMEDY) from None
+        raise InputError(f"a VQGAN setting is not a number: {error}", path, _REMEDY) from None
     if config.ch_mult[:1] != (1,) or config.ch % _NORM_GROUPS:
         raise InputError(
             f"a VQGAN with ch {config.ch} and ch_mult {list(config.ch_mult)}: the first level must "
@@ -191,7 +191,7 @@ def taming_key(key: str, levels: int) -> str:
         levels: length of `ch_mult`; the two count the decoder's levels from opposite ends.
     """
     key = re.sub(
-        r"\bup_blocks\.(\d+)\b", lambda found: f"up.{levels - 1 - int(found.group(1))}", key
+        r"\bup_blocks\.(\d+)\b", lambda match: f"up.{levels - 1 - int(match.group(1))}", key
     )
     for pattern, name in _NAMES:
         key = re.sub(pattern, name, key)
@@ -202,7 +202,7 @@ def load_taming_vqgan(config: VqganConfig, path: Path) -> Any:
     """Load a taming checkpoint into a frozen float32 VQModel, without the weights of its losses.
 
     Raises:
-        InputError: the file is no checkpoint of tensors, or keys are missing, unexpected or of
+        InputError: the file is not a checkpoint of tensors, or keys are missing, unexpected or of
             another shape.
     """
     try:
@@ -218,22 +218,22 @@ def load_taming_vqgan(config: VqganConfig, path: Path) -> Any:
         ) from None
     state: Any = content.get("state_dict", content)
     if not isinstance(state, Mapping):
-        raise InputError("`state_dict` is no state dict", path, _REMEDY)
+        raise InputError("`state_dict` is not a state dict", path, _REMEDY)
     with build_device():
         model = build_vqmodel(config)
-    own = model.state_dict()
-    names: dict[str, Any] = {taming_key(key, len(config.ch_mult)): key for key in own}
+    expected = model.state_dict()
+    names: dict[str, Any] = {taming_key(key, len(config.ch_mult)): key for key in expected}
     renamed: dict[Any, Tensor] = {}
     for key, value in state.items():
         if not key.startswith("loss."):
             name = names.get(key, key)
-            renamed[name] = _as_linear(value, own.get(name))
+            renamed[name] = _as_linear(value, expected.get(name))
     load_exactly(model, renamed, path)
     return model.requires_grad_(False).eval()
 
 
-def _as_linear(weight: Tensor, wanted: Tensor | None) -> Tensor:
+def _as_linear(weight: Tensor, expected: Tensor | None) -> Tensor:
     """Return the weights of taming's 1x1 attention convolutions as those of linear layers."""
-    if wanted is not None and wanted.ndim == 2 and weight.shape[2:] == (1, 1):
+    if expected is not None and expected.ndim == 2 and weight.shape[2:] == (1, 1):
         return weight[:, :, 0, 0]
     return weight
