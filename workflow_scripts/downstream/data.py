@@ -89,7 +89,7 @@ def synthetic_collection(
         size: side of the square, pixels.
         squash: see `square`.
         threads: images decoded at a time.
-        drawn: ids of the prompts whose images are wanted; None for all.
+        drawn: ids of the prompts to read images of; None for all.
 
     Raises:
         InputError: a prompt has no image or two, an image belongs to no prompt, or an image cannot

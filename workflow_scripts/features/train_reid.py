@@ -9,7 +9,7 @@
 Use it for data other than MIMIC-CXR, for which weights are published. It reads the images of the
 training split, and initial weights: a ResNet in torchvision's or timm's layout, or a
 re-identification network to fine-tune. It writes a state dict in the published layout, its
-preprocessing in a file beside it, and the losses of each epoch. The test and validation splits are
+preprocessing in a file next to it, and the losses of each epoch. The test and validation splits are
 not used, because the attacker is evaluated on them.
 
 The method is that of Packhaeuser et al., 2022: a Siamese network, binary cross-entropy, Adam, and

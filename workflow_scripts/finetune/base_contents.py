@@ -19,7 +19,7 @@ def base_contents(settings: Mapping[str, Any], contents: Contents) -> list[str]:
 
     Args:
         settings: the model's block of the config: `family`, `base` and, if it has them, `parts`.
-        contents: where digests are kept.
+        contents: the store of digests.
     """
     family = settings["family"]
     parts = {name: Path(folder) for name, folder in (settings.get("parts") or {}).items()}

@@ -23,8 +23,8 @@ class Came(torch.optim.Optimizer):
     zero and are not corrected for it. So the first steps are some ten times the learning rate, and
     a warm-up is needed.
 
-    A weight that is not factored moves by its momentum, whatever its instability. The layout
-    decides which weights are factored:
+    A weight that is not factored moves by its momentum, without regard to its instability. The
+    layout decides which weights are factored:
 
     - `stacks`, as came-pytorch: a weight of more than two dimensions (a convolution's) is a stack
       of matrices over its last two; one of fewer is not factored.

@@ -20,7 +20,7 @@ BLOCK_BYTES: Final = 4e9
 
 
 class CaptionsAhead:
-    """The conditions of the next steps, and the text encoders that are off the device meanwhile.
+    """The conditions of the next steps; the text encoders leave the device until the next block.
 
     Args:
         encoders: the networks that `encode` needs on the device and the steps do not; they are

@@ -1,4 +1,4 @@
-"""What fine-tuning shows the network: captioned training radiographs at the training size."""
+"""The data of fine-tuning: captioned training radiographs at the training size."""
 
 import contextlib
 import hashlib
@@ -118,7 +118,7 @@ class TrainingImages:
 
     Attributes:
         complete: False if time ran out, in this process or another, before all blocks were encoded.
-            Then there are no batches, and the next run with the same arguments goes on.
+            Then there are no batches, and the next run with the same arguments continues.
         encoded: number of blocks that this process encoded.
 
     Raises:
@@ -163,7 +163,7 @@ class TrainingImages:
         return self.complete and (self._encoded is not None or self._blocks is not None)
 
     def batches(self, wanted: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """Iterate over encoded batches (n, *encoded_shape); the next two are prepared meanwhile.
+        """Iterate over encoded batches (n, *encoded_shape); the next two are prepared ahead.
 
         Raises:
             InputError: an image or a block of the cache is damaged or gone.

@@ -17,7 +17,7 @@ class Draws:
     Args:
         seed: the training run's seed.
         step: the optimiser step.
-        indices: for each image its index within the whole batch of that step.
+        indices: the index of each image within the whole batch of that step.
         device: the device of the returned values, which are always drawn on the CPU.
     """
 

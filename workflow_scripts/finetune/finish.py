@@ -1,10 +1,10 @@
-"""Put the result of a fine-tuning's last span in its place.
+"""Move the result of a fine-tuning's last span to its final place.
 
     python -m workflow_scripts.finetune.finish --span mine/spans/2 --checkpoint mine/checkpoint \\
         --curve mine/training.csv --progress mine/.progress
 
-The weights are linked, not copied: they take their space once, and stay in the span's folder, too,
-until that is deleted. The progress is removed only here, when Snakemake has accepted the job that
+The weights are linked, not copied. They take space once, and also stay in the span's folder until
+it is deleted. The progress is removed only here, when Snakemake has accepted the job that
 trained. Until then a repeated job would continue after the last step.
 """
 
@@ -24,8 +24,8 @@ def finish(span: Path, checkpoint: Path, curve: Path, progress: Path) -> None:
     """Link a span's weights to `checkpoint`, copy its losses to `curve`, and remove the progress.
 
     Args:
-        span: the folder of the last span, named by its number. Folders with higher numbers beside
-            it are left from an earlier training and are removed.
+        span: the folder of the last span, named by its number. Folders with higher numbers
+            next to it are left from an earlier training and are removed.
         checkpoint: the folder to write.
         curve: the CSV to write.
         progress: the folder of the training's checkpoints.

@@ -1,6 +1,6 @@
-"""What a run's checkpoints and encoded images follow from: both are used only where it is the same.
+"""What a run's checkpoints and encoded images depend on: they are used only if it is the same.
 
-A change of what these functions return ends the progress of every fine-tuning: days of GPUs.
+A change in what these functions return discards the progress of every fine-tuning: days of GPUs.
 """
 
 import hashlib
@@ -37,16 +37,16 @@ def encoding_key(
     rows: pd.DataFrame,
     device: torch.device,
 ) -> dict[str, str]:
-    """Return what encoded images follow from, besides their size.
+    """Return what encoded images depend on, besides their size.
 
     Args:
-        family: of the model.
-        version: of the stage.
+        family: family of the model.
+        version: version of the stage.
         pipeline: the loaded base.
         files: the files of the base, as `Family.check` returns them.
         base: the checkpoint to start from.
         rows: the training images, with the column `path`.
-        device: that encodes.
+        device: the device that encodes.
     """
     component = family.encode_with(pipeline)
     places = {base.component_of(path): path for path in sorted(files)}
@@ -74,16 +74,16 @@ def run_identity(
     settings: TrainSettings,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return what a checkpoint must have been made with to be continued; JSON types alone.
+    """Return what a checkpoint must have been made with to be continued, as JSON types.
 
     Args:
-        family: of the model.
-        version: of the stage.
+        family: family of the model.
+        version: version of the stage.
         files: the files of the base, as `Family.check` returns them.
         base: the checkpoint to start from.
         rows: the training images with their captions.
-        settings: of the training.
-        device: that trains.
+        settings: settings of the training.
+        device: the device that trains.
     """
     weights = {base.component_of(path): sha256_of(path) for path in sorted(files)}
     chosen = {key: value for key, value in asdict(settings).items() if key not in _HARDWARE_KEYS}

@@ -18,7 +18,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Base:
-    """Where a checkpoint's components lie.
+    """The folders of a checkpoint's components.
 
     Attributes:
         folder: the diffusers folder; a component is a folder of its own in it.
@@ -88,7 +88,7 @@ def check_pipeline_index(
     A base needs no index if a component lies elsewhere.
 
     Returns:
-        The index, where there is one.
+        The index, if there is one.
 
     Raises:
         InputError: not a folder, not a diffusers checkpoint, or one of another pipeline.

@@ -96,7 +96,7 @@ def save_lora(family: Family, pipeline: Any, folder: Path) -> None:
 
     network: Any = family.network(pipeline)
     config = network.peft_config["default"].to_dict()
-    # It is a set, whose order is random: the same adapter would be written differently each time.
+    # A set has a random order: the same adapter would be written differently each time.
     config["target_modules"] = sorted(config["target_modules"])
     pipeline.save_lora_weights(
         folder,

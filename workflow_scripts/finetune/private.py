@@ -81,7 +81,7 @@ def noise_multiplier(privacy: PrivacySettings, sample_rate: float, steps: int) -
     Args:
         privacy: epsilon and delta.
         sample_rate: the probability that a step draws a patient.
-        steps: of the whole run.
+        steps: optimiser steps of the whole run.
 
     Raises:
         InputError: no noise is enough.
@@ -153,15 +153,15 @@ class PrivateSteps:
     """The patients that each step draws, the noise that it adds, and the account of both.
 
     Args:
-        settings: of the run, with `privacy`.
+        settings: the run's settings, with `privacy`.
         patients: the patient of each training image, (n,).
-        steps: of the whole run.
-        secret: of `read_secret`.
+        steps: optimiser steps of the whole run.
+        secret: the secret from `read_secret`.
 
     Attributes:
         bound: the norm to which a patient's gradient is clipped.
-        expected: mean number of patients drawn in a step. Gradients are divided by it, and not by
-            the number drawn, which would reveal that number.
+        expected: mean number of patients drawn in a step. Gradients are divided by it; dividing
+            by the number drawn would reveal that number.
     """
 
     def __init__(self, settings: TrainSettings, patients: np.ndarray, steps: int, secret: str):
@@ -185,7 +185,7 @@ class PrivateSteps:
         return [self._rows[patient] for patient in chosen]
 
     def patient(self, rows: np.ndarray) -> int:
-        """Return the number of the patient whose images these are."""
+        """Return the number of the patient that these images show."""
         return int(self._patient[rows[0]])
 
     def noise(self, step: int, shapes: Sequence[Sequence[int]]) -> list[torch.Tensor]:

@@ -50,8 +50,8 @@ class EncodedCache:
     """Where encoded images are kept.
 
     Attributes:
-        folder: of all sets of encoded images; None keeps them in memory.
-        key: what they follow from, see `identity.encoding_key`.
+        folder: folder of all sets of encoded images; None keeps them in memory.
+        key: what they depend on, see `identity.encoding_key`.
     """
 
     folder: Path | None
@@ -62,16 +62,16 @@ class Run:
     """The state of a fine-tuning: network, optimiser, steps done, losses so far.
 
     Args:
-        family: of the model.
+        family: family of the model.
         pipeline: the base as the family has loaded it.
         rows: the training images: `image_id, path, caption`.
-        settings: of the training.
+        settings: settings of the training.
         accelerator: the processes that share a step.
-        accumulate: passes of a step, in each process.
-        threads: that decode images.
-        checkpoint: to continue; None starts at the base.
-        cache: of encoded images.
-        limit: when encoding images has to stop.
+        accumulate: number of passes of a step, in each process.
+        threads: number of threads that decode images.
+        checkpoint: the checkpoint to continue; None starts at the base.
+        cache: cache of encoded images.
+        limit: the time limit, at which encoding images stops.
         patients: the patient of each image, text (n,); needed with `settings.privacy`.
 
     Attributes:
@@ -79,7 +79,7 @@ class Run:
         step: optimiser steps done.
         curve: one row (step, epoch, loss, learning rate) per step done.
         private: patients, noise and account of a training with a guarantee; else None.
-        ema: the moving average of the trained parameters, by name; None without.
+        ema: the moving average of the trained parameters, by name; None if there is none.
         images: the encoded training images.
     """
 
@@ -294,7 +294,7 @@ class Run:
         )
 
     def finished(self) -> Any:
-        """Return the pipeline with the weights to save: the moving average where there is one."""
+        """Return the pipeline with the weights to save: the moving average if there is one."""
         if self.ema is not None:
             _set(self._trained(), self.ema)
         return self.pipeline
@@ -354,9 +354,9 @@ class Run:
         """Add the gradient of one pass to its step's; return the images' losses, detached (n,).
 
         Args:
-            number: of the pass within the step.
-            rows: of the images, (n,).
-            indices: of the images in the step's whole batch, (n,).
+            number: number of the pass within the step.
+            rows: rows of the images, (n,).
+            indices: indices of the images in the step's whole batch, (n,).
             encoded: the images, (n, ...).
             summed: take the gradient of the losses' sum, not of their mean over the step.
         """
@@ -367,7 +367,7 @@ class Run:
             conditions = self._conditions(rows, uniform)
         else:
             conditions = self.ahead.of(self.step, number)
-        with attending(settings.speed):  # the backward pass may compute blocks anew
+        with attending(settings.speed):  # the backward pass may recompute blocks
             losses = self.family.loss(
                 self.pipeline, self.network, encoded.to(device), conditions, draws
             )
@@ -381,10 +381,10 @@ class Run:
 
         Args:
             name: `loss` or `gradient norm`.
-            value: of the whole step.
+            value: its value over the whole step.
             rate: the learning rate.
             batch: the passes of the step so far.
-            losses: of their images.
+            losses: losses of their images.
         """
 
         def details() -> str:

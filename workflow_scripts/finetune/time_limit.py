@@ -21,8 +21,8 @@ class TimeLimit:
 
     Args:
         minutes: how long the job may run; None for as long as it takes.
-        started: when it began, in seconds since the epoch; now by default. Where SLURM says when
-            the job ends (SLURM_JOB_END_TIME), that counts instead; an end before the start is
+        started: when it began, in seconds since the epoch; now by default. If SLURM gives the
+            job's end (SLURM_JOB_END_TIME), that counts instead; an end before the start is
             left over from an earlier job.
     """
 

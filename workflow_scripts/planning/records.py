@@ -96,7 +96,7 @@ def curate_records(models: Sequence[str], *, worth: bool) -> list[str]:
     """Return the records of curated sets: of each filter, and of what each set is worth.
 
     Args:
-        models: those whose sets every run makes.
+        models: the models for which every run makes a set.
         worth: whether classifiers are trained on the sets.
     """
     names = ("filter", "worth") if worth else ("filter",)

@@ -145,7 +145,7 @@ class Run:
         """Return the prompt set that is drawn from one part of the manifest alone.
 
         Args:
-            folder: of the captions.
+            folder: the folder of the captions.
             prompt_set: its name. The stress set is drawn from no part.
         """
         if prompt_set == STRESS:

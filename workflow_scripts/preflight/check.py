@@ -446,7 +446,7 @@ def check_exact_masks(path: Path) -> None:
 
 
 def check_policy(config: dict[str, Any]) -> None:
-    """Check that a set can be curated by a config's policy, whatever the model.
+    """Check that a config's policy can curate a set, of any model.
 
     Raises:
         InputError: no judge looks at images, or prompts that are not templates are to be

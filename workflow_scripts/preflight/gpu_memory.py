@@ -194,7 +194,7 @@ def activations_of(
     Args:
         block: the model's block of the config.
         key: the model's key.
-        counted: from `read_counted`, which is called if it is None.
+        counted: result of `read_counted`, which is called if it is None.
     """
     by_model = read_counted() if counted is None else counted
     settings = _any_images(training_settings(block["finetune"], 0))

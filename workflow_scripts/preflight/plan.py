@@ -58,7 +58,7 @@ UNMEASURED: Final[Mapping[str, str]] = {
     "read:radgraph": "no part of gpu-check measures it: a package of `make reports`",
     "read:ratescore": "no part of gpu-check measures it: a package of `make reports`",
 }
-"""For a rate that gpu-check does not measure: the command that does, or why there is none."""
+"""The rates that gpu-check does not measure: for each, the command that does, or why none does."""
 
 COLUMNS: Final = (
     "model", "stage", "what", "count", "unit", "gpu_hours", *(f"hours_{n}_gpus" for n in GPUS),

@@ -1,7 +1,7 @@
 """Measured GPU rates, each with its date, versions and source file.
 
 All files have the columns that `make gpu-check` writes. So the cost model and the plan only need
-its CSV in one of `FOLDERS`. The folder `measured/` beside this module has the measurements from
+its CSV in one of `FOLDERS`. The folder `measured/` next to this module has the measurements from
 before gpu-check existed. No rate is estimated.
 """
 
@@ -105,7 +105,7 @@ def newest(
     """Return the newest rate of a kind of GPU for given settings, or None.
 
     Args:
-        rates: from `read_rates`.
+        rates: the rates from `read_rates`.
         kind: the kind of GPU.
         parts: the parts of gpu-check, any of which will do.
         name: the name of the value.

@@ -187,7 +187,7 @@ def _scores(privacy: int) -> list[StageNeed]:
 def _attack(privacy: int) -> StageNeed:
     """Tiles of training radiographs and of a model's images: 4,096 bytes and 16 tokens, halved.
 
-    A block of 2,048 x 2,048 distances stands beside the nearest 50 of each tile.
+    A block of 2,048 x 2,048 distances is held with the nearest 50 of each tile.
     """
     tiles = 4096 + 2 * 16 * 768
     number = PARAMETERS["rad_dino"]
@@ -229,10 +229,11 @@ def _looking(judges: int) -> list[StageNeed]:
 
 
 def _curation(config: Mapping[str, Any]) -> list[StageNeed]:
-    """A pool, planted leaks and unseen radiographs, each mirrored, beside all training radiographs.
+    """A pool, planted leaks and unseen radiographs, each mirrored, with all training radiographs.
 
     An image has 512 x 512 pixels, of a byte each. A radiograph's gray values are held 32 x 32 in
-    float32, in four enlargements. 128 images at once are compared with all: some six blocks.
+    float32, in four enlargements. 128 images at once are compared with all of them, which takes
+    about six blocks.
     """
     policy, tasks = config["curate"], config["downstream"]
     drawn = config["prompt_sets"][policy["pool"]]

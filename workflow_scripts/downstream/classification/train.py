@@ -150,7 +150,7 @@ def _train(
     accelerator: Accelerator,
     attempt: Attempt | None,
 ) -> tuple[torch.nn.Module, list[Epoch]]:
-    """Train the network; return it in float32, whatever the precision of training."""
+    """Train the network; return it in float32, also after training in bf16."""
     images = data.images
     network, optimizer, scheduler = _learner(settings, accelerator.device)
     task = ClassificationTask(

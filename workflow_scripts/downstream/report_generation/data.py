@@ -72,8 +72,8 @@ def drawn_real_pairs(manifest: pd.DataFrame, number: int, seed: int) -> Pairs:
 
     Args:
         manifest: the cohort's manifest.
-        number: radiographs to draw; all of them if there are no more.
-        seed: of the draw, which is the same for every setting and repeat.
+        number: number of radiographs to draw; all of them if there are fewer.
+        seed: seed of the draw, which is the same for every setting and repeat.
 
     Raises:
         InputError: no training radiograph has a caption.

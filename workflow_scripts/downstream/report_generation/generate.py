@@ -50,7 +50,7 @@ def generate_reports(
         The reports, in the order of the images; an empty list in all but the main process.
 
     Raises:
-        InputError: finished batches have been removed meanwhile.
+        InputError: finished batches were removed while this ran.
     """
     rows = np.arange(len(squares))
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]

@@ -96,7 +96,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def reset_projector(network: Any, seed: int) -> None:
-    """Initialise the projector's weights anew, as PyTorch initialises linear layers."""
+    """Give the projector new weights, as PyTorch initialises linear layers."""
     torch.manual_seed(seed)
     projector = network.model.multi_modal_projector
     for layer in (projector.linear_1, projector.linear_2):
@@ -152,7 +152,7 @@ def merge_lora(network: nn.Module) -> None:
 
 
 class StageNetwork(nn.Module):
-    """A wrapper of the network that each stage creates anew.
+    """A wrapper of the network, a new one in each stage.
 
     accelerate marks a module that it has prepared, and does not replace its `forward` a second
     time. Without the wrapper the second stage would run in float32.

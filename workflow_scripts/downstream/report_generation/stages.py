@@ -39,8 +39,8 @@ class Plan:
 
     Attributes:
         start: the folder of the start, below `--start`.
-        new_projector: whether the projector is drawn anew.
-        stages: in order.
+        new_projector: whether the projector starts from new random weights.
+        stages: the stages of training, in order.
     """
 
     start: str

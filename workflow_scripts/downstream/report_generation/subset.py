@@ -14,8 +14,8 @@ def stratified_subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
     Args:
         labels: 0 or 1, (rows, labels).
-        size: number of rows to draw; all are returned if there are no more.
-        seed: of the draw.
+        size: number of rows to draw; all are returned if there are fewer.
+        seed: seed of the draw.
 
     Returns:
         Row numbers, ascending.
@@ -34,7 +34,7 @@ def stratified_subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
         number = int(np.clip(_rounded(missing, generator), 0, len(having)))
         chosen[generator.choice(having, number, replace=False)] = True
         open_rows[having] = False
-    # Rows without any label make up the total; if they do not suffice, any others do.
+    # Rows without any label fill up the total, and any other rows if those are too few.
     surplus = int(chosen.sum()) - size
     if surplus > 0:
         chosen[generator.choice(np.flatnonzero(chosen), surplus, replace=False)] = False

@@ -269,7 +269,7 @@ def draw_masks(network: Cxas, prepared: Tensor, classes: Sequence[int]) -> np.nd
     A pixel belongs to a class if its probability is above a half.
 
     Args:
-        network: in evaluation mode.
+        network: the network, in evaluation mode.
         prepared: uint8 (n, 3, size, size), on the network's device; see `prepare`.
         classes: the classes whose union is the foreground.
     """

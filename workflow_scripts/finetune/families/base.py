@@ -82,7 +82,7 @@ class Family(ABC):
         options: sampling options beyond steps, guidance and size, with their defaults.
         training_options: options of training that only this family has, with their defaults.
         denoises: whether sampling has denoising steps.
-        encodes_in_float32: whether training loads the autoencoder in float32 whatever its
+        encodes_in_float32: whether training loads the autoencoder in float32 at any
             precision.
         decodes_in_float32: the same for sampling.
         decoder: the pipeline's component whose `decode` turns latents into pixels; sampling refuses
@@ -139,7 +139,7 @@ class Family(ABC):
         """Load the diffusers pipeline from local folders, on the CPU, frozen, in eval mode.
 
         Args:
-            base: where the components lie.
+            base: the folders of the components.
             dtype: the precision of all components; float32 by default.
             network_dtype: the precision of the trained component, if it differs.
             vae_dtype: the precision of the autoencoder, if it differs. A family that neither
@@ -183,7 +183,7 @@ class Family(ABC):
         return "vae"
 
     def save(self, pipeline: Any, base: Base, folder: Path) -> None:
-        """Write a complete diffusers folder: the trained network anew, the rest copied as it was.
+        """Write a complete diffusers folder: the trained network newly written, the rest copied.
 
         Args:
             pipeline: the pipeline whose network is saved, as safetensors.
@@ -273,8 +273,8 @@ class Family(ABC):
             pipeline: the loaded pipeline on the device. Use only the configuration of its
                 autoencoder, which leaves the device once all images are encoded.
             network: the trained network, possibly wrapped for several devices.
-            encoded: from `encode_images`.
-            conditions: from `encode_captions`.
+            encoded: images from `encode_images`.
+            conditions: conditions from `encode_captions`.
             draws: the only source of randomness: one stream per image.
         """
         raise self._untrained()

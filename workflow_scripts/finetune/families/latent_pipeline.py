@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 REMEDY: Final = "use the published checkpoint, all of its components from one repository"
 
 CAPTION_MASK: Final = "caption_mask_when_dropped"
-"""The option of training whose meaning `parts.with_caption_mask` gives."""
+"""The training option that `parts.with_caption_mask` explains."""
 
 
 class LatentPipeline(Family):
@@ -104,7 +104,7 @@ class LatentPipeline(Family):
         """Refuse an autoencoder whose latents have other channels than the network takes.
 
         Raises:
-            InputError: they differ; `taken` says by what they are taken.
+            InputError: they differ; `taken` names the network that takes them.
         """
         require_fit(
             configs["vae"].get("latent_channels"),

@@ -140,7 +140,7 @@ class LlmCxr(Family):
         llm_folder, yaml_file, checkpoint = find_parts(base)
         config = read_vqgan_config(yaml_file)
         llm = load_component(GPTNeoXForCausalLM, llm_folder, network_dtype or dtype)
-        # tokenizer.json as it is, whatever class name the config gives it.
+        # tokenizer.json as it is: the class name in the config is ignored.
         tokenizer = load_tokenizer(PreTrainedTokenizerFast, llm_folder)
         _require_vocabulary(
             len(tokenizer), config, llm.config.vocab_size, llm_folder / "config.json"
@@ -299,7 +299,7 @@ class LlmCxrPipeline:
         return self
 
     def set_progress_bar_config(self, **_: Any) -> None:
-        """Do nothing: there is no bar."""
+        """Do nothing: there is no progress bar."""
 
     def prompt_tokens(self, caption: str, instruction: str = INSTRUCTION) -> list[int]:
         """Return a caption's prompt; if it leaves no room for the answer, its last words are cut.
@@ -391,8 +391,8 @@ def draw_images(
 ) -> Answers:
     """Draw the codes of one image per prompt, each from its own generator.
 
-    An answer is taken if it holds exactly `tokens.count` codes. After `attempts` answers without,
-    the opening token is given and only codes may follow.
+    An answer is taken if it holds exactly `tokens.count` codes. After `attempts` answers without
+    them, the opening token is given and only codes may follow.
 
     Raises:
         NotFiniteError: the language model's logits are not finite.

@@ -3,8 +3,8 @@
 Qin et al., 2025 (arXiv 2503.21758). Flow matching that runs the other way: the network's time is 1
 at the image, and it predicts the direction towards the image. Noise levels are uniform, as in
 effect in ai-toolkit, with which the paper's authors trained: its `timestep_type: lumina2_shift`
-means to shift them as the checkpoint's scheduler does, whose `shift` of 6 its own scheduler loses
-(1 instead). Sampling shifts by 6. Only the transformer is trained.
+is meant to shift them as the checkpoint's scheduler does, but its own scheduler loses the
+checkpoint's `shift` of 6 and uses 1. Sampling shifts by 6. Only the transformer is trained.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PATCH: Final = 2
 """A token of the transformer is a square of this side in the latents."""
 
 VAE_LEVELS: Final = 4
-"""The pipeline takes an eighth of the side as given, whatever the VAE."""
+"""The pipeline assumes latents of an eighth of the side, with any VAE."""
 
 _ATTENTION: Final = ("to_q", "to_k", "to_v")
 _MLP: Final = ("feed_forward.linear_1", "feed_forward.linear_2", "feed_forward.linear_3")

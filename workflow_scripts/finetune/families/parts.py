@@ -98,7 +98,7 @@ def load_component(kind: Any, folder: Path, dtype: torch.dtype | None = None, **
 def _build_diffusers(kind: Any, folder: Path, **more: Any) -> tuple[Any, dict[str, list[str]]]:
     """Build a network of diffusers on the meta device; return it and how the headers differ.
 
-    `from_pretrained` would read every value, whatever its `device_map`.
+    `from_pretrained` would read every value, with any `device_map`.
     """
     import torch
     from diffusers.models.model_loading_utils import _fetch_remapped_cls_from_config
@@ -201,7 +201,7 @@ def _require_pieces(tokenizer: Any, model: Path) -> None:
                 f"SentencePiece model has {original.encode(sentence, out_type=str)[:8]}",
                 model,
                 "correct `tokenizer_class` in tokenizer_config.json, or put the published "
-                "tokenizer.json beside it",
+                "tokenizer.json next to it",
             )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from workflow_scripts.finetune.draws import Draws
 
 TEXT_TOKENS: Final = 300
-"""Of PixArt-Sigma's published configuration (`model_max_length`) and its pipeline's default."""
+"""Text tokens in PixArt-Sigma's published configuration (`model_max_length`) and its pipeline."""
 
 
 class PixArtSigma(LatentPipeline):

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from workflow_scripts.finetune.draws import Draws
 
 TEXT_TOKENS: Final = 300
-"""Of Sana's published configuration (`model_max_length`) and its pipeline's default."""
+"""Text tokens in Sana's published configuration (`model_max_length`) and its pipeline's default."""
 
 SIDE: Final = 32
-"""The pipeline takes multiples of it, whatever the autoencoder."""
+"""The pipeline takes multiples of it, with any autoencoder."""
 
 
 class Sana(LatentPipeline):

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from workflow_scripts.finetune.draws import Draws
 
 TEXT_TOKENS: Final = 512
-"""Of T5, as the benchmark's authors sampled; CLIP takes its 77. The pipeline's default is 256, as
-is that of the authors' training tool: see the training option `text_tokens`."""
+"""T5 tokens, as the benchmark's authors sampled; CLIP takes its 77. The default is 256 both in the
+pipeline and in the authors' training tool: see the training option `text_tokens`."""
 
 _ATTENTION = (
     "attn.to_q",
@@ -167,5 +167,5 @@ class StableDiffusion3(LatentPipeline):
 
 
 def noise_levels(pipeline: Any, draws: Draws) -> Tensor:
-    """Draw noise levels uniformly, float32 (n,), whatever shift the scheduler samples with."""
+    """Draw noise levels uniformly, float32 (n,), without the scheduler's shift for sampling."""
     return uniform_sigma(draws)

@@ -16,7 +16,7 @@ class TextEncoder:
     """A text encoder that reads a model's captions.
 
     Attributes:
-        name: for readers.
+        name: a name for readers.
         folder: the folder of its tokenizer.
         limit: the tokens that the family keeps; None if the tokenizer's own limit decides.
         tokenizer: the class of transformers that loads it.

@@ -155,8 +155,8 @@ def score_in_batches(
         score: maps references and generated reports to a number for each pair.
         batch_size: pairs at a time.
         attempt: the attempt at this job, which keeps the finished batches.
-        key: what the scores depend on besides the reports; another key starts anew.
-        module: the scoring script, below `workflow_scripts`; changed code starts anew, too.
+        key: what the scores depend on besides the reports; with another key the run starts over.
+        module: the scoring script, below `workflow_scripts`; with changed code the run starts over.
         label: names the work in the log.
 
     Returns:
