@@ -76,9 +76,9 @@ WRONG = {
         (removed(SCHEDULER), SCHEDULER),
         (
             edited(SCHEDULER, prediction_type="epsilon"),
-            "'epsilon') does not sample along flows",
+            "'epsilon') is not one for flow matching",
         ),
-        (edited(SCHEDULER, use_flow_sigmas=False), "does not sample along flows"),
+        (edited(SCHEDULER, use_flow_sigmas=False), "is not one for flow matching"),
         (edited(SCHEDULER, flow_shift=None), "no `flow_shift`"),
     ],
     "stable_diffusion_3": [

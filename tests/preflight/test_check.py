@@ -61,7 +61,7 @@ def test_annotations_are_whole_json_arrays_or_csvs(tmp_path):
         (tmp_path / name).write_text(json.dumps([{"id": split}] * 20) + "\n")
     check_annotations(tmp_path)
     (tmp_path / name).write_text(json.dumps([{"id": split}] * 20)[:-5])
-    with pytest.raises(InputError, match=r"not a whole JSON array[\s\S]*chat_test"):
+    with pytest.raises(InputError, match=r"not a complete JSON array[\s\S]*chat_test"):
         check_annotations(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(InputError, match=r"chat_test_\*\.json is missing"):

@@ -130,7 +130,7 @@ def test_the_check_reads_a_profiles_gpus(tmp_path):
     demo = read_profile(ROOT / "profiles/demo")
     assert (demo.gpu_memory, demo.devices) == ({}, None)
     assert demo.config == ("config.yaml", "profiles/demo/overlay.yaml")
-    with pytest.raises(InputError, match="no such profile"):
+    with pytest.raises(InputError, match="the profile does not exist"):
         read_profile(tmp_path)
     (tmp_path / "config.yaml").write_text("__use_yte__: true\nset-resources: ?nothing\n")
     with pytest.raises(InputError, match="not a profile"):

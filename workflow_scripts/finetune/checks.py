@@ -42,7 +42,7 @@ def check_trained(family: Family) -> None:
     """
     if not family.trained:
         raise InputError(
-            f"the family {family.name} is sampled as it was published, not fine-tuned",
+            f"the family {family.name} can be sampled as published, but not fine-tuned",
             "finetune",
             "remove the model's `finetune` block",
         )

@@ -101,7 +101,7 @@ def check_pipeline_index(
     index = read_json(path)
     if index.get("_class_name") not in pipelines:
         raise InputError(
-            f"a checkpoint of {index.get('_class_name')}, not of {' or '.join(pipelines)}",
+            f"the checkpoint holds {index.get('_class_name')}, not {' or '.join(pipelines)}",
             path,
             "correct the model's `base` or its `family`",
         )

@@ -414,7 +414,7 @@ def check_annotations(folder: Path) -> None:
             stream.seek(max(0, array.stat().st_size - 64))
             tail = stream.read().rstrip()
         if not head.startswith(b"[") or not tail.endswith(b"]"):
-            raise InputError("not a whole JSON array", array, "download it again")
+            raise InputError("not a complete JSON array", array, "download it again")
 
 
 def check_classifier(path: Path) -> None:
@@ -462,7 +462,7 @@ def check_policy(config: dict[str, Any]) -> None:
         )
     if policy["published_prompts"] == "templates" and policy["pool"] != STRESS:
         raise InputError(
-            f"prompts of {policy['pool']!r} are captions, and not to be published as templates",
+            f"the prompts of the pool {policy['pool']!r} are captions, not templates",
             "curate.published_prompts",
             f"use the pool {STRESS}, or set withheld or captions",
         )

@@ -55,8 +55,8 @@ MISSING: Final = "missing"
 UNKNOWN: Final = "not known"
 
 UNMEASURED: Final[Mapping[str, str]] = {
-    "read:radgraph": "no part of gpu-check measures it: a package of `make reports`",
-    "read:ratescore": "no part of gpu-check measures it: a package of `make reports`",
+    "read:radgraph": "nothing: gpu-check lacks its package, which `make reports` installs",
+    "read:ratescore": "nothing: gpu-check lacks its package, which `make reports` installs",
 }
 """The rates that gpu-check does not measure: for each, the command that does, or why none does."""
 

@@ -39,7 +39,9 @@ def read_profile(folder: Path) -> Profile:
 
     file = folder / "config.yaml"
     if not file.is_file():
-        raise InputError("no such profile", file, "give a folder such as profiles/slurm_h200")
+        raise InputError(
+            "the profile does not exist", file, "give a folder such as profiles/slurm_h200"
+        )
     try:
         with file.open(encoding="utf-8") as stream:
             content = yte.process_yaml(stream, require_use_yte=True)

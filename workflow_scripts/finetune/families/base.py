@@ -296,7 +296,7 @@ class Family(ABC):
 
     def _untrained(self) -> InputError:
         return InputError(
-            f"the family {self.name} is sampled as it was published, not fine-tuned",
+            f"the family {self.name} can be sampled as published, but not fine-tuned",
             "finetune",
             "remove the model's `finetune` block",
         )

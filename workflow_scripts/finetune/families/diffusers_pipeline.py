@@ -73,7 +73,7 @@ class DiffusersPipeline(Family):
         missing = [a for a in _NEEDED if a not in inspect.signature(kind.__call__).parameters]
         if missing:
             raise InputError(
-                f"{name} takes no {', '.join(missing)}",
+                f"{name} does not take {', '.join(missing)}",
                 index,
                 "write a family of its own (docs/how-to/new-model.md)",
             )
@@ -115,7 +115,7 @@ def _components(index: Path) -> list[tuple[str, str, str]]:
             continue
         if entry[0] not in _LIBRARIES:
             raise InputError(
-                f"the component {name} is of {entry[0]!r}, whose code is not run",
+                f"the component {name} comes from {entry[0]!r}, and its code is not run",
                 index,
                 "write a family of its own (docs/how-to/new-model.md)",
             )

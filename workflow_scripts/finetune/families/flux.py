@@ -109,7 +109,7 @@ class Flux(LatentPipeline):
         kind = configs["scheduler"].get("_class_name")
         if not str(kind).startswith("FlowMatch"):
             raise InputError(
-                f"the scheduler {kind} does not match flows",
+                f"the scheduler {kind} is not one for flow matching",
                 base.path("scheduler") / "scheduler_config.json",
                 REMEDY,
             )

@@ -89,7 +89,7 @@ class LlmCxr(Family):
         config, llm_files = component_files(Base(base.folder, {"llm": llm}), "llm", "model")
         if config.get("model_type") != "gpt_neox":
             raise InputError(
-                f"a language model of type {config.get('model_type')!r}, not 'gpt_neox'",
+                f"the language model is {config.get('model_type')!r}, not 'gpt_neox'",
                 llm / "config.json",
                 _REMEDY,
             )
@@ -597,7 +597,7 @@ def _words(path: Path) -> set[str]:
             *(token["content"] for token in content["added_tokens"]),
         }
     except (KeyError, TypeError) as error:
-        raise InputError(f"no vocabulary in a tokenizer: {error!r}", path, _REMEDY) from None
+        raise InputError(f"the tokenizer has no vocabulary: {error!r}", path, _REMEDY) from None
 
 
 def _require_vocabulary(words: int, vqgan: VqganConfig, vocabulary: Any, where: Path) -> None:

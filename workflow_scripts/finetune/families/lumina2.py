@@ -180,7 +180,7 @@ def noise_levels(draws: Draws, tokens: int | None = None) -> Tensor:
 def _require_fixed_shift(config: Mapping[str, Any], schedule: Path) -> None:
     kind, shift = config.get("_class_name"), config.get("shift")
     if not str(kind).startswith("FlowMatch"):
-        raise InputError(f"the scheduler {kind} does not match flows", schedule, REMEDY)
+        raise InputError(f"the scheduler {kind} is not one for flow matching", schedule, REMEDY)
     fixed = isinstance(shift, (int, float)) and shift > 0
     if not fixed or config.get("use_dynamic_shifting"):
         raise InputError(

@@ -242,7 +242,7 @@ def _require_shifted_flow(config: Mapping[str, Any], schedule: Path) -> None:
     if prediction != "flow_prediction" or not config.get("use_flow_sigmas"):
         kind = config.get("_class_name")
         raise InputError(
-            f"the scheduler {kind} (prediction {prediction!r}) does not sample along flows",
+            f"the scheduler {kind} (prediction {prediction!r}) is not one for flow matching",
             schedule,
             REMEDY,
         )

@@ -127,7 +127,7 @@ def read_vqgan_config(path: Path) -> VqganConfig:
     other += [f"ddconfig.{name}" for name in unknown]
     other += ["remap"] if params.get("remap") is not None else []
     if other:
-        raise InputError(f"a VQGAN with {', '.join(other)}, which is not supported", path, _REMEDY)
+        raise InputError(f"the VQGAN has {', '.join(other)}, which is not supported", path, _REMEDY)
     try:
         config = VqganConfig(
             embed_dim=int(params["embed_dim"]),
@@ -144,7 +144,7 @@ def read_vqgan_config(path: Path) -> VqganConfig:
         raise InputError(f"a VQGAN setting is not a number: {error}", path, _REMEDY) from None
     if config.ch_mult[:1] != (1,) or config.ch % _NORM_GROUPS:
         raise InputError(
-            f"a VQGAN with ch {config.ch} and ch_mult {list(config.ch_mult)}: the first level must "
+            f"ch is {config.ch} and ch_mult {list(config.ch_mult)}: the first level must "
             f"have ch channels, a multiple of {_NORM_GROUPS}",
             path,
             _REMEDY,
