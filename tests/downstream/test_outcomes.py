@@ -47,8 +47,8 @@ def test_a_file_that_is_no_outcomes_is_named(tmp_path, fault):
     [
         ({"seed": 1}, "two runs have the same seed"),
         ({"seed": 2, "model": "sd_v2"}, "model is 'sd_v2'"),
-        ({"seed": 2, "ids": ("a", "c")}, "tested on 2 images"),
-        ({"seed": 2, "ids": ("b", "a")}, "tested on 2 images"),
+        ({"seed": 2, "ids": ("a", "c")}, "2 test images are not"),
+        ({"seed": 2, "ids": ("b", "a")}, "2 test images are not"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_refused(tmp_path, change, message):

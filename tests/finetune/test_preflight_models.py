@@ -144,7 +144,7 @@ def test_lora_targets_that_match_nothing_are_found_before_a_gpu_is_asked_for(sd)
 def test_a_size_that_no_network_takes_is_named(name, size, works_at, stage, base_of, tiny_sd):
     base = tiny_sd[1] if name == "stable_diffusion" else base_of(name)
     given = block(name, {"size": size}) if stage == "finetune" else block(name, size=size)
-    with pytest.raises(InputError, match=f"multiples of {works_at}") as caught:
+    with pytest.raises(InputError, match=f"multiple of {works_at}") as caught:
         check_model(base.folder, given, {stage})
     assert caught.value.where == f"{stage}.size"
 

@@ -99,7 +99,7 @@ def test_what_a_report_adds_is_a_row():
 @pytest.mark.parametrize(
     ("references", "generated", "fault"),
     [
-        (["", "b"], ["a", "b"], "1 test report.s. without words, first of image 'i0'"),
+        (["", "b"], ["a", "b"], "1 test report.s. have no words, first that of image 'i0'"),
         (["a", None], ["a", "b"], "null"),
         (["a", "b"], ["a", None], "null"),
         ([], [], "no reports"),

@@ -214,7 +214,7 @@ def test_scores_of_other_reports_are_refused(arms: Arms):
 def test_a_scorer_that_has_not_seen_all_runs_is_named(arms: Arms):
     path, other = arms.run("a", noisy(0.2, 1)), real(arms)
     arms.add(path, "green", {SCORE: np.ones(N)})
-    with pytest.raises(InputError, match="green has not seen 1 of 2 runs, first real_only/real"):
+    with pytest.raises(InputError, match="green has not scored 1 of 2 runs, first real_only/real"):
         arms.record([path], [other])
 
 
