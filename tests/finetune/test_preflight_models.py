@@ -109,7 +109,7 @@ def test_a_folder_of_another_class_is_named(base_of, sd):
     shutil.copytree(base_of("sana").folder / "vae", sd / "vae")
     config = json.loads((sd / "unet/config.json").read_text())
     edit(sd / "vae/config.json", latent_channels=config["in_channels"])
-    with pytest.raises(InputError, match=r"AutoencoderKL.*the folder of AutoencoderDC is not"):
+    with pytest.raises(InputError, match=r"AutoencoderKL.*a folder that holds AutoencoderDC"):
         check_model(sd, block(), STAGES)
 
 

@@ -25,7 +25,7 @@ WRONG = {
             "pooled vector, taken by the transformer: 32 and 48",
         ),
         (edited("vae/config.json", latent_channels=4), "16 and 64"),
-        (edited("text_encoder/config.json", vocab_size=10), "text_encoder 10"),
+        (edited("text_encoder/config.json", vocab_size=10), "text_encoder only 10"),
         (removed("tokenizer_2/tokenizer.json"), "tokenizer_2"),
         (edited(SCHEDULER, _class_name="DDIMScheduler"), "DDIMScheduler"),
         (edited("model_index.json", _class_name="FluxFillPipeline"), "FluxFillPipeline"),
