@@ -203,8 +203,8 @@ class TrainingImages:
         self, blocks: "_Blocks", process: int, processes: int, out_of_time: Callable[[], bool]
     ) -> bool:
         """Encode this process's missing and damaged blocks; return whether all are encoded."""
-        own = list(range(process, blocks.count, processes))
-        missing, damaged = blocks.check(own)
+        assigned = list(range(process, blocks.count, processes))
+        missing, damaged = blocks.check(assigned)
         left = sorted(missing | damaged)
         if not left:
             return True
@@ -213,13 +213,13 @@ class TrainingImages:
         # they rarely meet, and each leaves out what the other has written.
         start = secrets.randbelow(len(left))
         left = left[start:] + left[:start]
-        total = sum(len(blocks.rows(block)) for block in own)
+        total = sum(len(blocks.rows(block)) for block in assigned)
         kept = total - sum(len(blocks.rows(block)) for block in left)
         progress = Progress("encoding training images", total, "images", done=kept)
         started: deque[int] = deque()
         stopped = False
 
-        def wanted() -> Iterator[np.ndarray]:
+        def to_encode() -> Iterator[np.ndarray]:
             nonlocal stopped
             for block in left:
                 if stopped := out_of_time():
@@ -233,7 +233,7 @@ class TrainingImages:
                 yield from _chunks(blocks.rows(block), self._chunk)
 
         encoded: list[Tensor] = []
-        for pixels in self._decoded(wanted()):
+        for pixels in self._decoded(to_encode()):
             encoded.append(self._encoded_of(pixels).cpu())
             progress.update(len(pixels))
             if sum(map(len, encoded)) == len(blocks.rows(started[0])):
@@ -247,14 +247,14 @@ class TrainingImages:
         # their algorithm by the layout, and an autoencoder may return channels last.
         return self._encode(pixels).float().contiguous()
 
-    def _decoded(self, wanted: Iterable[np.ndarray]) -> Iterator[Tensor]:
+    def _decoded(self, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
         def submit(indices: np.ndarray) -> list[Future[np.ndarray]]:
             return [
                 self._decoders.submit(load_pixels, self._paths[index], self._size)
                 for index in indices.tolist()
             ]
 
-        for futures in ahead(wanted, submit, _BATCHES_AHEAD):
+        for futures in ahead(batches, submit, _BATCHES_AHEAD):
             pixels = np.stack([future.result() for future in futures])
             yield torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
@@ -354,9 +354,9 @@ class _Blocks:
                 if time.time() - rest.stat().st_mtime > _REST_S:
                     rest.unlink()
         # `whole_file` takes one writer per name, and another job may be writing the same block.
-        own = self.folder / f"block-{block:05d}.{uuid.uuid4().hex}.h5"
+        unfinished = self.folder / f"block-{block:05d}.{uuid.uuid4().hex}.h5"
         with (
-            whole_file(own) as temporary,
+            whole_file(unfinished) as temporary,
             h5py.File(temporary, "w", libver=("v110", "v110"), locking=False) as file,
         ):
             file.create_dataset(
@@ -368,7 +368,7 @@ class _Blocks:
             for name, value in sorted(self._attributes(block).items()):
                 # Strings of fixed length: HDF5 keeps no checksums of those of variable length.
                 file.attrs[name] = np.bytes_(value.encode())
-        own.replace(self.path(block))
+        unfinished.replace(self.path(block))
 
     def read(self, indices: np.ndarray) -> Tensor:
         """Read images by index (n,) into (n, *shape), one thread at a time.

@@ -159,12 +159,12 @@ def _trained_with(block: Mapping[str, Any]) -> Mapping[str, Any]:
         return tuned
     sampled = block["generate"]
     precision = sampled.get("precision", "fp32")
-    asked = {k: v for k, v in sampled.get("options", {}).items() if k == "instruction"}
+    chosen = {k: v for k, v in sampled.get("options", {}).items() if k == "instruction"}
     return {
         "method": "full",
         "size": sampled["size"],
         "mixed_precision": "no" if precision == "fp32" else precision,
-        **({"options": asked} if asked else {}),
+        **({"options": chosen} if chosen else {}),
     }
 
 

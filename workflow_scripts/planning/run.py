@@ -364,8 +364,8 @@ class Run:
 
     def curated(self) -> list[str]:
         """Return the models for which every run curates a set, in the order of the tables' rows."""
-        asked = self.config["curate"].get("models", ())
-        return [model for model in self.models if model in asked]
+        curated = self.config["curate"].get("models", ())
+        return [model for model in self.models if model in curated]
 
     def curated_sets(self) -> list[str]:
         """Return the folders to publish of the sets that every run makes."""
@@ -438,8 +438,8 @@ class Run:
 
     def worth_of(self, model: str) -> str | None:
         """Return the record of a curated set's worth, if the config asks for it."""
-        asked = self.config["curate"].get("worth", False)
-        return f"results/curate/{model}/worth.json" if asked else None
+        measured = self.config["curate"].get("worth", False)
+        return f"results/curate/{model}/worth.json" if measured else None
 
     def worth_runs(self, model: str) -> list[str]:
         """Return the folders of trained classifiers that the record of `worth_of` compares.

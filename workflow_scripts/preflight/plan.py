@@ -221,8 +221,8 @@ def text(
     if on_disk := disk(config, cohort, curated):
         lines += ["", "Disk in GB, estimates (docs/needs.md): encoded images, progress, images"]
         for key, encoded, progress, images in on_disk:
-            shown = UNKNOWN if encoded is None else f"{encoded:.1f}"
-            lines.append(f"  {key:<28} {shown:>9} {progress:>8.1f} {images:>8.1f}")
+            size = UNKNOWN if encoded is None else f"{encoded:.1f}"
+            lines.append(f"  {key:<28} {size:>9} {progress:>8.1f} {images:>8.1f}")
     return "\n".join(lines) + "\n"
 
 
@@ -379,8 +379,8 @@ def missing_page(kind: str, missing: Sequence[tuple[str, str, str, str, str]]) -
         "|---|---|---|---|",
     ]
     for part, name, settings, command, near in missing:
-        shown = f"`{command}`" if command.startswith(("make", "python")) else command
-        lines.append(f"| {part}: {name} | {settings} | {shown} | {near} |")
+        measured_by = f"`{command}`" if command.startswith(("make", "python")) else command
+        lines.append(f"| {part}: {name} | {settings} | {measured_by} | {near} |")
     return "\n".join(lines) + "\n"
 
 

@@ -48,12 +48,12 @@ def read_profile(folder: Path) -> Profile:
     except Exception as error:  # of YAML, or of an expression in it
         raise InputError(f"not a profile: {error}", file, "correct the file") from None
     rules = content.get("set-resources") or {}
-    asked = {stage: rules.get(rule) or {} for rule, stage in STAGES.items()}
+    requested = {stage: rules.get(rule) or {} for rule, stage in STAGES.items()}
     memory = {
         stage: float(resources["gpu_memory_gb"])
-        for stage, resources in asked.items()
+        for stage, resources in requested.items()
         if resources.get("gpu_memory_gb")
     }
-    gpus = asked["finetune"].get("gpu", FINETUNE_GPUS if memory else None)
+    gpus = requested["finetune"].get("gpu", FINETUNE_GPUS if memory else None)
     configs = content.get("configfile") or ()
     return Profile(memory, gpus or None, (configs,) if isinstance(configs, str) else tuple(configs))

@@ -77,8 +77,8 @@ def request_of(resources: Mapping[str, Any], threads: int) -> Request | None:
         return value if isinstance(value, int) else 0
 
     model = resources.get("gpu_model") or ""
-    asked = gpus_in(resources.get("gres") or "") or {model: number("gpu", int(bool(model)))}
-    (model, gpus), *_ = asked.items()
+    requested = gpus_in(resources.get("gres") or "") or {model: number("gpu", int(bool(model)))}
+    (model, gpus), *_ = requested.items()
     nodes = number("nodes") or max(gpus, 1)  # each GPU may be on a node of its own
     return Request(
         partition=resources.get("slurm_partition"),

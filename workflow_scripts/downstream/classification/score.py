@@ -108,9 +108,9 @@ def values(
         why = _why_undefined(metric, labels, fewest)
         defined = [k for k, reason in enumerate(why) if reason is None]
         few = f"no finding with {FEWEST_PATIENTS} positive and {FEWEST_PATIENTS} negative patients"
-        none = None if defined else few
+        no_mean = None if defined else few
         subsets = [(name, [k], why[k]) for k, name in enumerate(FINDINGS)]
-        for subset, findings, reason in [*subsets, ("all", defined, none)]:
+        for subset, findings, reason in [*subsets, ("all", defined, no_mean)]:
             if reason is not None:
                 computed += without(metric, n, reason, subset)
                 continue

@@ -66,8 +66,8 @@ def generate_reports(
     network.eval()
     for number in todo:
         pixels = tower_input(images.read(batches[number], 0), squares.transform, accelerator.device)
-        asked = prompts.of(batches[number])
-        reports = _batch(network, tokenizer, asked, pixels, max_new_tokens)
+        batch_prompts = prompts.of(batches[number])
+        reports = _batch(network, tokenizer, batch_prompts, pixels, max_new_tokens)
         with whole_file(files[number], owner_only=True) as temporary:
             temporary.write_text(json.dumps({"key": key, "reports": reports}), encoding="utf-8")
         meter.update()
