@@ -87,7 +87,7 @@ def unwritable(error: BaseException, path: str | Path, written: int = 0) -> Inpu
         return None
     folder = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
     numbers = [number for number in _numbers(error) if number in _ROOM]
-    if os.access(folder, os.W_OK):  # then the missing permission is not that of this folder
+    if os.access(folder, os.W_OK):  # then the permission is missing elsewhere
         numbers = [number for number in numbers if number not in (errno.EACCES, errno.EPERM)]
     if numbers:
         reason = _ROOM[numbers[0]]
@@ -106,7 +106,7 @@ def unwritable(error: BaseException, path: str | Path, written: int = 0) -> Inpu
 
 
 def _numbers(error: BaseException) -> Iterator[int]:
-    """Yield the error numbers of an exception and of what led to it."""
+    """Yield the error numbers of an exception and of its causes."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno:

@@ -16,17 +16,17 @@ PROTOCOLS: Final = ("sound", "as_published")
 
 @dataclass(frozen=True)
 class Deviations:
-    """The switches of one protocol; every False is what `sound` does.
+    """The switches of one protocol; all of them are False under `sound`.
 
     Attributes:
         fidelity_squash_299: images are squashed to 299 x 299 (aspect lost) before an encoder's own
             preprocessing.
-        fidelity_reference_of_all_prompts: the reference holds the radiograph of every prompt, with
-            or without a generated image; `sound` takes those of the prompts that the model
+        fidelity_reference_of_all_prompts: the reference contains the radiograph of every prompt,
+            with or without a generated image; `sound` uses only the prompts that the model
             answered.
-        both_wordings: a test image whose report is in the test set twice, in the radiologist's
-            words and as rewritten by GPT-4, counts with an image generated from each; `sound`
-            scores only the image generated from its caption.
+        both_wordings: some test images have two wordings of their report in the test set, the
+            radiologist's and one rewritten by GPT-4. The images generated from both are scored;
+            `sound` scores only the image generated from the caption.
         kid_pairs_within_patients: KID includes pairs of images of one patient, so it grows as the
             number of patients shrinks; `sound` compares images of different patients only.
         privacy_squash_512: images are squashed to 512 x 512 (aspect lost) for latent and pixel
@@ -46,9 +46,9 @@ class Deviations:
         report_synthetic_from_base: a report generator trained on synthetic images alone starts from
             the language model without LLaVA-Rad's adapter, and from LLaVA-Rad's pretrained
             projector; `sound` continues the released LLaVA-Rad, as the paper says.
-        report_stored_question: the second stage asks the question of the annotations, without the
-            indication, and only the test asks LLaVA-Rad's question; `sound` asks the same question
-            in training and test.
+        report_stored_question: the second stage uses the question of the annotations, without the
+            indication, and only the test uses LLaVA-Rad's question; `sound` uses LLaVA-Rad's in
+            training and test.
     """
 
     fidelity_squash_299: bool = False

@@ -61,7 +61,7 @@ class Attempt:
         """Return another process's attempt, to write into its folder: a job's processes share it.
 
         Args:
-            folder: of the attempt that the job's main process made.
+            folder: folder of the attempt that the job's main process made.
         """
         attempt = cls.__new__(cls)
         attempt.progress, attempt.folder = folder.parent, folder

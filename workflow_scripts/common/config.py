@@ -1,8 +1,8 @@
 """Validation of the config against its schema, before anything is planned.
 
-`config.schema.yaml` beside this file describes every key, or names the settings class that does
-(settings.py). Errors name the key, say what it is for and what to do. The files that the config
-points to are preflight's business, not this module's.
+`config.schema.yaml` in this folder describes every key, or names the settings class that does
+(settings.py). Errors name the key, say what it is for and what to do. Preflight checks the files
+that the config points to; this module does not.
 """
 
 import difflib
@@ -25,13 +25,13 @@ from workflow_scripts.common.settings import schema_of
 SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
 
 SETTINGS: Final = "x-settings"
-"""Schema keyword: the classes, `stage.module:Class`, whose keys a block has besides its own."""
+"""Schema keyword: settings classes, `stage.module:Class`, that add their keys to a block."""
 
 PARTS: Final = "x-parts"
-"""Schema keyword: the stage whose scores or tasks, one folder each, have their own blocks."""
+"""Schema keyword: a stage in which each score or task that is a folder has its own block."""
 
 ENCODERS: Final = "x-encoders"
-"""Schema keyword: the block of each encoder that has no other."""
+"""Schema keyword: the block of encoders that have no block of their own in the schema."""
 
 NAMES: Final = "x-names"
 """Schema keyword: the kind of names that a key may have as values, see `_names`."""
@@ -118,7 +118,7 @@ def validate_config(config: dict[str, Any]) -> None:
 
 
 def caption_source_of(config: dict[str, Any], model: str | None = None) -> str | None:
-    """Return the source of a model's captions, or that of the cohort's if `model` is None.
+    """Return the source of a model's captions, or of the cohort's captions if `model` is None.
 
     For `mimic_cxr_jpg` it is a text of the annotations. For `image_folder` it is a column of the
     table, or None where the config maps no caption column.
@@ -146,7 +146,7 @@ def prompt_sets_of(config: dict[str, Any], model: str) -> list[str]:
 
     The default is all of them. A model with captions of its own has no `augment` set by default:
     its captions belong to other radiographs than the downstream baseline's. The stress set has no
-    radiographs, so controls never have it; an external model has it where `prompt_sets` names it.
+    radiographs, so controls never have it; an external model has it if `prompt_sets` names it.
     """
     block = config["models"][model]
     left_out = set()
@@ -217,7 +217,7 @@ def _model_faults(config: dict[str, Any]) -> list[str]:
 
 
 def _curated_faults(config: dict[str, Any]) -> list[str]:
-    """Return why sets that every run makes cannot be made."""
+    """Return the reasons why the curated sets that every run makes cannot be made."""
     policy, faults = config["curate"], []
     pool = policy["pool"]
     for key in policy.get("models", ()):
@@ -246,8 +246,8 @@ def _block_faults(
 
     Args:
         config: the whole config.
-        key: of the model.
-        block: of the model.
+        key: the model's key.
+        block: the model's block.
         usable: whether the config has no fault so far, so that captions' sources can be compared.
     """
     faults: list[str] = []
@@ -295,7 +295,7 @@ def _block_faults(
 
 
 def _part_faults(config: dict[str, Any]) -> list[str]:
-    """Return the faults of missing blocks, of scores and tasks that are folders and run."""
+    """Return the faults of missing blocks, for scores and tasks that are folders and will run."""
     faults = []
     for part in every_part():
         runs = part.stage != "downstream" or part.name in config["downstream"]["tasks"]

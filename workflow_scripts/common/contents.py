@@ -31,7 +31,7 @@ class Contents:
     Args:
         known: JSON file that caches the digests by path, size and times, and the last answers of
             `once` and `last`. It saves reading, and remembers files that have been removed. A
-            deleted cache is built anew.
+            deleted cache is built again.
     """
 
     def __init__(self, known: Path) -> None:

@@ -1,9 +1,9 @@
 """CSV that is safe to open in a spreadsheet: no cell is run as a formula.
 
 Excel, LibreOffice and Google Sheets take a cell that begins with `=`, `+`, `-` or `@` for a
-formula, even in quotes. A name, an id or a reason that begins so gets an apostrophe in front, as
-OWASP's page on CSV injection recommends; numbers stay numbers. Captions for external models are not
-written by this module: there every character counts.
+formula, even in quotes. A name, an id or a reason with such a beginning gets an apostrophe in
+front, as OWASP's page on CSV injection recommends; numbers stay numbers. Captions for external
+models are not written by this module, because they must not change.
 """
 
 import csv
@@ -27,7 +27,7 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 
 
 def safe_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose columns of text hold safe cells; see `safe_cell`."""
+    """Return a table with safe cells in all text columns; see `safe_cell`."""
     texts = frame.select_dtypes(exclude=["number", "bool"]).columns
     return frame.assign(**{name: frame[name].map(safe_cell) for name in texts})
 
@@ -35,8 +35,8 @@ def safe_frame(frame: pd.DataFrame) -> pd.DataFrame:
 def safe_cell(cell: object) -> object:
     """Return a cell that no spreadsheet runs: the cell, or a text with an apostrophe before it.
 
-    The apostrophe comes before a text that begins, after blanks, with `=`, `+`, `-` or `@` and is
-    no number. A sign alone is no formula, and `-` is how tables write that there is nothing.
+    Texts that begin, after blanks, with `=`, `+`, `-` or `@` get an apostrophe, unless they are
+    numbers. A sign alone is not a formula, and tables write `-` for an empty cell.
     """
     if not isinstance(cell, str):
         return cell
@@ -47,6 +47,6 @@ def safe_cell(cell: object) -> object:
 
 
 def plain_cell(cell: str) -> str:
-    """Return the text that `safe_cell` was given."""
+    """Return the text from which `safe_cell` made a cell."""
     bare = cell[1:]
     return bare if cell.startswith("'") and safe_cell(bare) != bare else cell

@@ -7,7 +7,7 @@ ALWAYS: Final = ("rad_dino", "biovil_t_image", "biovil_t_text", "reid")
 """Encoders that every run needs, because parts of the workflow name them."""
 
 _SHARED: Final = ("__init__", "layout", "transform")
-"""The files in the folder that are no encoders."""
+"""The files in the folder that are not encoders."""
 
 
 def encoder_names() -> tuple[str, ...]:
@@ -17,7 +17,7 @@ def encoder_names() -> tuple[str, ...]:
 
 
 def distance_encoders() -> tuple[str, ...]:
-    """Return the encoders in whose features distances may be taken.
+    """Return the encoders with features in which distances may be measured.
 
     These are all encoders except those of alignment and re-identification.
     """

@@ -23,8 +23,8 @@ class InputError(Exception):
 
     Args:
         what: the fault, in one sentence.
-        where: the file, row or config key that holds it.
-        remedy: what the user does next.
+        where: the file, row or config key with the fault.
+        remedy: what the user should do.
     """
 
     def __init__(self, what: str, where: str | Path | None = None, remedy: str | None = None):

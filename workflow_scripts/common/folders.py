@@ -1,15 +1,15 @@
 """Privacy scores and downstream tasks that are one folder each, found by the folder's files.
 
-A folder `workflow_scripts/{privacy,downstream}/NAME/` is in use because it is there, if its
+A folder `workflow_scripts/{privacy,downstream}/NAME/` needs no registration. It is used if its
 `measures.py` names the families of records that its rules write:
 
     METRICS = (Metric("twins", ...),)       # what it measures
     FAMILIES = ("twins",)                   # results/privacy/twins/{model}.json
     TABLES = ("table03z_twins.yaml",)       # specs of tables in the folder, if it has any
 
-The folder may also have `settings.py`, whose class `Settings` describes the block `NAME` of the
-stage's config, and `rules.smk`, which the Snakefile includes. Both modules are imported while the
-workflow is planned, so they import neither torch nor pandas.
+The folder may also have `settings.py`, with a class `Settings` for the block `NAME` of the stage's
+config, and `rules.smk`, which the Snakefile includes. Both modules are imported while the workflow
+is planned, so they import neither torch nor pandas.
 """
 
 import functools
@@ -22,7 +22,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 
 STAGES: Final = ("privacy", "downstream")
-"""The stages whose scores and tasks may be folders."""
+"""The stages in which scores and tasks may be folders."""
 
 PER_MODEL: Final = ("augmented", "synthetic_only")
 """Settings of a downstream task with one record for each model; others have one for real data."""
@@ -51,7 +51,7 @@ class Part:
 
     @property
     def settings(self) -> type | None:
-        """The class of its block of the config; None if it has no class, or several."""
+        """The settings class of its block in the config; None if it has no class, or several."""
         if not (self.folder / "settings.py").is_file():
             return None
         module = importlib.import_module(f"workflow_scripts.{self.stage}.{self.name}.settings")

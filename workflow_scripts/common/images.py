@@ -120,7 +120,7 @@ def centre_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def gray_if_colourless(image: Image.Image) -> Image.Image:
-    """Return one channel of an RGB image whose three are equal, else the image unchanged."""
+    """Return one channel of an RGB image if its three are equal, else the image unchanged."""
     red, green, blue = image.split()
     return red if red.tobytes() == green.tobytes() == blue.tobytes() else image
 
@@ -149,7 +149,7 @@ def write_shard(
     Args:
         items: the rows.
         path: the file.
-        jobs: the jobs that made the images: for each, its device and what `records.slurm_job` says.
+        jobs: the jobs that made the images, each with its device and the `records.slurm_job`.
         make_parents: see `whole_file`.
     """
     count = 0

@@ -27,10 +27,10 @@ SHORTEST_PASSAGE: Final = 4
 """Fewest words of a passage; a shorter one ("clear lungs", "chest pain") identifies nobody."""
 
 SHORTEST_ID: Final = 5
-"""Fewest characters of an id; a shorter one cannot be told from a number in a table."""
+"""Fewest characters of an id; a shorter one looks like any number in a table."""
 
 UNMISTAKABLE: Final = 12
-"""An id with at least so many letters and digits is found whatever stands between them."""
+"""An id with at least this many letters and digits is found even if signs separate them."""
 
 _DEPTH: Final = 3
 """Number of nested encodings that are resolved."""
@@ -102,7 +102,7 @@ def ids_in(texts: Iterable[tuple[str, str]], ids: set[str]) -> list[tuple[str, s
     An id may be joined to other text. But an id that begins or ends with a digit does not count
     next to a further digit or after a decimal point, since it would be part of a number. An id of
     letters alone has to be a word. An id of at least `UNMISTAKABLE` letters and digits is found
-    whatever stands between them.
+    even if signs separate them.
 
     Args:
         texts: see `folded_readings`.
@@ -254,7 +254,7 @@ def _squeeze(text: str) -> str:
 
 
 def _keep_id(ids: dict[str, str]) -> Callable[[re.Match[str]], str]:
-    """Remove digests of files from a text, except ids: eight digits in a row are chance in them."""
+    """Remove digests of files, which have eight digits in a row by chance, but keep ids."""
     return lambda match: match[0] if match[0] in ids else " "
 
 

@@ -46,8 +46,8 @@ _SAY: Final = (
 
 BITS_USED: Final = "CHEXGENBENCH_BITS_USED"
 """The environment variable that says how many of 16 bits are used, see `bits_used`. Without it, as
-when a printed command is run by hand, an image whose values reach the upper half is read as 16
-bits, and any other 16-bit image is refused."""
+when a printed command is run by hand, an image with values in the upper half is read as 16 bits,
+and any other 16-bit image is refused."""
 
 BITS: Final = range(9, 16)
 

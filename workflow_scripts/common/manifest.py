@@ -37,7 +37,7 @@ FINDINGS: Final = (
 
 SPLITS: Final = ("train", "validate", "test")
 COHORT_PROMPT_SETS: Final = ("test", "privacy", "augment")
-"""The paper's three, drawn from the cohort's captions."""
+"""The paper's three prompt sets, drawn from the cohort's captions."""
 
 STRESS: Final = "stress"
 """The set that is written from templates (`cohort/stress_prompts.py`)."""
@@ -45,7 +45,7 @@ STRESS: Final = "stress"
 PROMPT_SETS: Final = (*COHORT_PROMPT_SETS, STRESS)
 
 TEMPLATE: Final = "template"
-"""The `caption_source` of prompts that are nobody's caption: these have no radiograph."""
+"""The `caption_source` of prompts that are not a patient's caption and have no radiograph."""
 
 _FINDING_FIELDS = [pa.field(name, pa.int8()) for name in FINDINGS]
 
@@ -71,7 +71,7 @@ MANIFEST_SCHEMA: Final = pa.schema(
 )
 
 # `image_id`: the radiograph that the caption describes; null where `caption_source` is TEMPLATE.
-# `second_wording`: the text is not the image's caption, but its report beside a rewritten caption.
+# `second_wording`: the text is the image's own report, and its caption is a rewritten one.
 PROMPT_SCHEMA: Final = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),

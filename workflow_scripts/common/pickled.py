@@ -1,8 +1,8 @@
-"""Files of pickled objects, read without running code that they hold or name.
+"""Files of pickled objects, read without running code that they contain or name.
 
 Unpickling an object can run any code that its author put there. Here it runs none: only the classes
-and functions that tensors are made of are called, and an empty shell that keeps its state replaces
-every other class or function. The library that wrote the objects is not needed.
+and functions that build tensors are called, and an empty shell that keeps its state replaces every
+other class or function. The library that wrote the objects is not needed.
 """
 
 import pickle
@@ -43,7 +43,7 @@ _TENSOR_PARTS: Final = {
 
 
 class _Shell:
-    """Stands for an object of any class: does nothing, keeps its state."""
+    """A stand-in for an object of any class: it does nothing and keeps the object's state."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "_Shell":
         return super().__new__(cls)
@@ -59,10 +59,10 @@ class _Shell:
         pass
 
     def append(self, value: Any) -> None:
-        """Ignore an element, of an object that is filled like a list."""
+        """Ignore an element, for objects that are filled like a list."""
 
     def extend(self, values: Any) -> None:
-        """Ignore elements, of an object that is filled like a list."""
+        """Ignore elements, for objects that are filled like a list."""
 
 
 class _Unpickler(pickle.Unpickler):

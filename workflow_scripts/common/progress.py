@@ -10,8 +10,8 @@ class Progress:
     """Log `done/total unit, rate, time left` every few seconds and once at the end.
 
     Args:
-        label: what is being done, as it stands in the log.
-        total: how many units there are.
+        label: the name of the work in the log.
+        total: number of units.
         unit: the name of a unit, plural.
         done: units finished by an earlier, interrupted run; they count as done, not for the rate.
         every_s: seconds between two lines.

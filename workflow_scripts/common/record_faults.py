@@ -153,7 +153,7 @@ def _interval_faults(interval: object, kind: object) -> Iterator[str]:
 
 
 def _details_faults(details: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the faults of those details that tables read; the others are not checked."""
+    """Yield the faults of the details that tables read; other details are not checked."""
     threshold = details.get("threshold", 0.0)
     if not _is_number(threshold):
         yield f"threshold is {_shown(threshold)}, not a number"
@@ -165,7 +165,7 @@ def _details_faults(details: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _fidelity_details_faults(details: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the faults of fidelity's details, whose replicates give differences between models."""
+    """Yield the faults of fidelity's details: replicates, which give differences between models."""
     yield from _details_faults(details)
     replicates = details.get("replicates", {})
     if not isinstance(replicates, dict):

@@ -1,8 +1,8 @@
 """Records: the measured values of one stage, model and metric family, as validated JSON.
 
-Tables are a pure join of records, so a record says everything that a table shows: the value, its
-interval, how many images it rests on, which direction is better, and, where there is no value,
-why not.
+Tables are a pure join of records. A record therefore has everything that a table shows: the value,
+its interval, the number of images, which direction is better, and, if there is no value, the
+reason.
 """
 
 import datetime

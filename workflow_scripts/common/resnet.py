@@ -94,7 +94,7 @@ class ResNet(nn.Module):
 
 
 def resnet_for(state: Mapping[str, Tensor], outputs: int | None = None) -> ResNet:
-    """Build the (randomly initialised) network whose shapes `state` has.
+    """Build the (randomly initialised) network that fits the shapes of `state`.
 
     Args:
         state: weights in torchvision's layout, without a prefix.
@@ -142,7 +142,7 @@ def pretrained_resnet(weights: str | Path, outputs: int, seed: int) -> ResNet:
         weights: a ResNet with bottleneck blocks in timm's or torchvision's layout (the same
             keys), with or without `fc`.
         outputs: width of the last layer.
-        seed: of the last layer's initial weights.
+        seed: seed of the last layer's initial weights.
 
     Raises:
         InputError: missing, unexpected or misshapen tensors, all named.

@@ -1,7 +1,7 @@
-"""Whether what an earlier run left can be continued: it must be whole, and of the same settings.
+"""Whether an earlier run's progress can be continued: it must be whole and have the same settings.
 
-A damaged file of progress is no error, since the work can be done again. A file to which the
-operating system gives no access is one: it may be whole (see access.py).
+A damaged file of progress is not an error, because the work can be done again. A file to which the
+operating system gives no access is an error, because it may be whole (see access.py).
 """
 
 import logging
@@ -23,11 +23,11 @@ _DAMAGE: Final = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError),
     *(EOFError, struct.error, zipfile.BadZipFile, pickle.UnpicklingError, SafetensorError),
 )
-"""What readers of JSON, torch's archives and safetensors raise, by which byte is wrong."""
+"""What readers of JSON, torch's archives and safetensors raise, depending on the wrong byte."""
 
 
 def read_unless_damaged(path: Path, read: Callable[[], T]) -> T | None:
-    """Return what `read` makes of a checkpoint; None, with a warning, where it is damaged.
+    """Return the result of `read` for a checkpoint; None, with a warning, if it is damaged.
 
     Args:
         path: the checkpoint, a file or folder.
@@ -50,7 +50,8 @@ def is_of_same_run(path: Path, made_with: Mapping[str, Any], needed: Mapping[str
     Args:
         path: the progress, for the log.
         made_with: the settings and digests that it was made with.
-        needed: those of this run. A key that only one of the two has counts as different.
+        needed: the settings and digests of this run. A key that only one of the two has counts as
+            different.
     """
     differing = sorted(
         key for key in made_with.keys() | needed.keys() if made_with.get(key) != needed.get(key)

@@ -1,6 +1,6 @@
-"""Settings classes: one typed class per script, of which everything else is derived.
+"""Settings classes: one typed class per script, from which everything else is derived.
 
-A class is a frozen dataclass whose fields are annotated with a `Key`:
+A class is a frozen dataclass. Its fields are annotated with a `Key`:
 
     @dataclass(frozen=True)
     class TrainSettings:
@@ -13,7 +13,7 @@ rule's command (`flag_values`) and, by the schema, the reference of the config i
 Names, types, bounds and defaults are written nowhere else.
 
 Types: `int`, `float`, `bool`, `str`, `Path`, `Literal[...]`; any of them `| None`; `tuple[X, ...]`;
-a mapping of options; another settings class `| None`, whose flags get the field's name as a prefix.
+a mapping of options; another settings class `| None`, with the field's name as prefix of its flags.
 """
 
 import argparse
@@ -121,7 +121,7 @@ class Setting:
 
     @property
     def choices(self) -> tuple[Any, ...] | None:
-        """The values that it may have, if they are listed."""
+        """The allowed values, if they are listed."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else None
 
 
@@ -225,7 +225,7 @@ def add_flags(
     The parser refuses a value outside its bounds and names the flag.
 
     Args:
-        parser: of the script.
+        parser: the script's parser.
         cls: the settings class.
         only: fields to add; all by default.
     """
@@ -386,7 +386,7 @@ def flag_values(
 
     Args:
         cls: the settings class.
-        block: of a valid config.
+        block: a block of a valid config.
         only: fields to return; all by default.
         without: fields to leave out.
     """

@@ -99,7 +99,7 @@ def train(
             learning rate.
         epochs: number of epochs.
         batch_size: rows per optimiser step, over all processes together.
-        seed: of order, augmentation and dropout.
+        seed: seed of order, augmentation and dropout.
         attempt: see `begin_attempt`; a checkpoint is written to its folder after each epoch. The
             caller calls `check` before it writes its outputs, and `end` once they are in place.
         key: digest of everything that the result depends on; a checkpoint with another key is not
@@ -209,7 +209,7 @@ def best_epoch(history: list[Epoch]) -> int:
 
 
 def curve(history: list[Epoch]) -> list[dict[str, float | None]]:
-    """Return the history in the form that records hold, with epochs counted from 1."""
+    """Return the history in the form of records, with epochs counted from 1."""
     return [asdict(entry) | {"epoch": entry.epoch + 1} for entry in history]
 
 
@@ -254,7 +254,7 @@ class _Stepper:
         mean_loss = 0.0
         for piece, rows in enumerate(np.array_split(share_of_process, pieces)):
             share = task.weight(rows) * processes / weight
-            if len(rows) == 0:  # every process must take part, if with a row of weight zero
+            if len(rows) == 0:  # every process must take part, so it gets a row of weight zero
                 rows, share = (share_of_process if len(share_of_process) else batch)[:1], 0.0
             with gradient_exchange(accelerator, self.network, now=piece + 1 == pieces):
                 # Pieces and processes may differ in size: with their shares as weights, the
@@ -335,7 +335,7 @@ class _State:
 
 @dataclass(frozen=True)
 class _Checkpoints:
-    """The checkpoint of a run, and what it holds besides `_State`; see `train`."""
+    """The checkpoint of a run, and its content in addition to `_State`; see `train`."""
 
     attempt: Attempt | None
     stage: str
@@ -371,7 +371,7 @@ class _Checkpoints:
         self.accelerator.wait_for_everyone()
 
     def load(self) -> _State:
-        """Load the checkpoint if there is one that is whole and of this run; else start anew."""
+        """Load the checkpoint if it is whole and from this run; otherwise start from scratch."""
         # All processes read the checkpoint that the main process's attempt has inherited.
         folder = object_of_main(str(self.attempt.folder) if self.attempt else "")
         path = Path(folder) / f"{self.stage}.pt"

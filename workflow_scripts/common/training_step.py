@@ -76,14 +76,14 @@ def check_processes(gpus: int, accelerator: Accelerator) -> None:
 def check_finite(
     value: float, name: str, where: str, remedy: str, details: Callable[[], str] | None = None
 ) -> None:
-    """Stop a training whose loss or gradient is infinite or not a number.
+    """Stop a training if its loss or gradient is infinite or not a number.
 
     Args:
-        value: of the loss or gradient norm.
+        value: value of the loss or gradient norm.
         name: what it is, such as `training loss of the classifier`.
         where: the epoch and step, or the stage.
         remedy: what the user can do.
-        details: returns what else the message says; called only where the value is not finite.
+        details: returns the rest of the message; called only if the value is not finite.
 
     Raises:
         InputError: the value is not finite.

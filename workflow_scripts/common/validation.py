@@ -19,7 +19,7 @@ def split_by_patient(
     Args:
         patients: patient ids (n,), one per row.
         share: the validation rows' share of all rows, in (0, 1).
-        seed: of the order.
+        seed: seed of the order.
 
     Returns:
         Row numbers of training and of validation, ascending; neither is empty.
@@ -49,7 +49,7 @@ def split_at_random(n: int, share: float, seed: int) -> tuple[np.ndarray, np.nda
     Args:
         n: number of rows.
         share: the validation rows' share of all rows, in (0, 1).
-        seed: of the split.
+        seed: seed of the split.
 
     Returns:
         Row numbers of training and of validation, ascending; neither is empty.

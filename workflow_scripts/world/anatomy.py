@@ -31,19 +31,20 @@ class Patient:
         apex, dome, angle: heights (y) of the lung apex, the right hemidiaphragm and the
             costophrenic angle in full inspiration.
         dome_step: height difference by which the left hemidiaphragm is lower.
-        shoulder_slope: exponent of the chest wall from the apex down: small is square-shouldered.
+        shoulder_slope: exponent of the chest wall from the apex down; a small one gives square
+            shoulders.
         flare: widening of the chest wall towards the base.
-        rib_spacing, rib_drop, rib_width, rib_offset: heights between ribs, how far a rib falls
-            from the spine to the side, its width, where the first starts below the apex.
+        rib_spacing, rib_drop, rib_width, rib_offset: height between ribs, fall of a rib from the
+            spine to the side, its width, start of the first rib below the apex.
         rib_jitter: deviation of single ribs, (2 sides, RIBS).
         heart_ratio: cardiothoracic ratio without disease; heart_axis: share of the heart's width
             to the left of the midline; heart_height: its height.
         mediastinum: half-width of the upper mediastinum; aorta: bulge of the aortic knob.
-        clavicle_height, clavicle_rise, clavicle_bend, clavicle_length, clavicle_width: its shape.
-        clavicle_tilt: (2,) extra rise of each side.
+        clavicle_height, clavicle_rise, clavicle_bend, clavicle_length, clavicle_width: shape of the
+            clavicles; clavicle_tilt: (2,) extra rise on each side.
         wall: thickness of the chest wall (habitus); breast: size of the breast shadows, 0 for none;
-            breast_height: of their lower edge.
-        scapula: how far the shoulder blades lie outwards; scoliosis: sideways bend of the spine.
+            breast_height: height of their lower edge.
+        scapula: how far outwards the shoulder blades are; scoliosis: sideways bend of the spine.
         gastric_bubble: (x, y offset from the left dome, radius).
         fissure: visibility of the minor fissure, 0 to 1.
         bone: mineral content of the bones, about 1.
@@ -88,7 +89,7 @@ class Study:
     """One exposure of a patient.
 
     Attributes:
-        seed: of the quantum noise, the marker and the collimation.
+        seed: determines the quantum noise, the marker and the collimation.
         view: "PA", "AP" (portable: the heart is magnified, the breath shallower) or "LATERAL".
         shift, rotation, scale: pose, in body units and radians.
         inspiration: depth of breath, 1 full, 0 shallow (with a higher diaphragm).
@@ -151,9 +152,9 @@ def draw_study(seed: int, view: str, elsewhere: bool = False) -> Study:
     """Return the pose and exposure of a seed; portable (AP) studies vary more.
 
     Args:
-        seed: of the study.
+        seed: seed of the study.
         view: see `Study`.
-        elsewhere: whether it comes from another scanner, with wider framing and less contrast.
+        elsewhere: whether the study is from another scanner, with wider framing and less contrast.
     """
     rng = np.random.default_rng([seed, 2])
     portable = 1.5 if view == "AP" else 1.0
@@ -179,7 +180,7 @@ class Chest:
 
     Args:
         patient: the anatomy.
-        study: gives the breath and the projection.
+        study: determines the breath and the projection.
         heart_gain: added to the cardiothoracic ratio.
         mediastinum_gain: factor on the mediastinum's half-width.
         lift: height by which each hemidiaphragm is raised (right, left).

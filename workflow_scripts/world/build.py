@@ -41,13 +41,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Part:
-    """Something of the world that can be made, and kept, for itself.
+    """A part of the world that can be made, and cached, separately.
 
     Attributes:
-        name: of the part.
-        modules: whose code it follows from, below `workflow_scripts`.
-        write: writes it, given a folder after the inputs.
-        inputs: all else that it follows from.
+        name: the part's name.
+        modules: modules below `workflow_scripts` that determine its content.
+        write: writes the part; its arguments are the inputs and then a folder.
+        inputs: everything else that determines its content.
     """
 
     name: str
@@ -56,7 +56,7 @@ class _Part:
     inputs: tuple[Any, ...]
 
     def key(self) -> str:
-        """Return a digest of what the part follows from."""
+        """Return a digest of everything that determines the part."""
         digest = hashlib.sha256()
         for value in self.inputs:
             array = isinstance(value, np.ndarray)
@@ -65,7 +65,7 @@ class _Part:
         return digest_of_code(*self.modules, further=[digest.hexdigest()])
 
     def put(self, out: Path, key: str | None) -> None:
-        """Write the part to a folder that is there, or copy it from the cache, by its key."""
+        """Write the part to an existing folder, or copy it from the cache by its key."""
         if key is None:
             self.write(*self.inputs, out)
             return
@@ -94,17 +94,19 @@ def build_world(
     `python`.
 
     Args:
-        out: folder of mimic-cxr-jpg/2.0.0/, llava-rad/, masks/, organs/ and weights/.
-        seed: of everything that is drawn.
+        out: the folder to create; it gets mimic-cxr-jpg/2.0.0/, llava-rad/, masks/, organs/ and
+            weights/.
+        seed: seed of everything that is drawn.
         patients: number of patients, 10 to 2400; 320 give about 800 frontal radiographs.
         threads: processes that draw, and that train the checkpoints in parallel; at least 1.
         weights: whether the tiny checkpoints are trained and written, too.
-        kept: pictures and checkpoints whose code and inputs have not changed are taken from the
-            cache folder, others are kept there.
-        python: the Python that trains the checkpoints, a process for each: one that has the
-            libraries imported saves their imports. By default processes of `multiprocessing`.
-        drawn: called with the world's folder once all but the checkpoints is there, beside their
-            training. The folder goes to `out` when both have ended.
+        kept: whether to use the cache folder: it provides pictures and checkpoints with unchanged
+            code and inputs, and stores the others.
+        python: the Python that trains the checkpoints, one process for each. A Python that has
+            imported the libraries already saves time. The default is processes of
+            `multiprocessing`.
+        drawn: called with the world's folder once everything but the checkpoints exists, in
+            parallel with their training. The folder is renamed to `out` when both have ended.
 
     Raises:
         InputError: the number of patients or threads is out of range.
@@ -119,7 +121,7 @@ def build_world(
     with whole_folder(out) as folder:
         mimic_layout.write_tables(exposures, SIZE, folder / IMAGES)
         mimic_layout.write_annotations(exposures, folder / "llava-rad")
-        # A partial: how many processes draw decides nothing, and is no input.
+        # A partial, because the number of processes does not change the pictures and is no input.
         write = functools.partial(_write_pictures, threads)
         files = [_files(exposure) for exposure in exposures]
         scenes = [Scene(e.patient, e.study, e.findings, SIZE) for e in exposures]
@@ -138,9 +140,9 @@ def build_world(
 
 
 def _files(exposure: Exposure) -> tuple[str, str | None]:
-    """Return where an exposure's radiograph lies, and the name of its masks.
+    """Return the path of an exposure's radiograph, and the file name of its masks.
 
-    The masks of clavicles and of organs lie in `masks/` and `organs/`. A lateral view has none.
+    The masks of clavicles and organs are in `masks/` and `organs/`. A lateral view has none.
     """
     frontal = exposure.study.view != "LATERAL"
     mask = f"{exposure.image_id}.png" if frontal else None
@@ -164,9 +166,9 @@ def _checkpoints(exposures: list[Exposure], folder: Path, seed: int) -> list[_Pa
     """Return the tiny networks' parts; they learn from captioned radiographs of the training split.
 
     Args:
-        exposures: of the world.
-        folder: of the world, with its pictures.
-        seed: of the world.
+        exposures: the world's exposures.
+        folder: the world's folder, with its pictures.
+        seed: the world's seed.
     """
     shown = [e for e in exposures if e.split == "train" and e.caption is not None]
     files = [_files(exposure) for exposure in shown]
@@ -184,7 +186,7 @@ def _checkpoints(exposures: list[Exposure], folder: Path, seed: int) -> list[_Pa
     summaries = [impression(exposure.findings) for exposure in shown]
     indications = [mimic_layout.indication(exposure) for exposure in shown]
     spoken = (images, wordings, summaries, indications, findings, seed)
-    # In the order in which they begin: two processes are then busy until the end.
+    # Started in this order, they keep two processes busy until the end.
     return [
         _Part("llava_rad", ("world.tiny_llava_rad",), _write_llava_rad, spoken),
         _Part("diffusion", ("world.diffusion",), _write_diffusion, (images, captions, seed)),
@@ -222,7 +224,7 @@ def _put_all(
 
 
 def _put_with(python: str, folder: Path, part: _Part, out: Path, key: str | None) -> None:
-    """Have another Python put a part."""
+    """Let another Python put a part in its place."""
     task = folder / part.name
     task.write_bytes(pickle.dumps((part, out, key)))
     command = [python, "-m", "workflow_scripts.world.build_part", str(task)]

@@ -1,4 +1,4 @@
-"""Put one part of the embedded world, in a process of its own.
+"""Put one part of the embedded world in its place, in a separate process.
 
     python -m workflow_scripts.world.build_part TASK
 

@@ -1,7 +1,7 @@
 """Captions in the style of radiology reports, and a parser of the findings in them.
 
-Each finding has one sentence, whose side, zone and severity are those that were drawn. Sentences
-about absent findings begin with "No" or "There is no" and mention no present finding.
+Each finding has one sentence, with the side, zone and severity that were drawn. Sentences about
+absent findings begin with "No" or "There is no" and mention no present finding.
 """
 
 import re
@@ -186,7 +186,7 @@ _MARKED_LAST: Final = (
 """Sentences with the mark ___ that de-identification leaves in place of a name, date or age."""
 
 _ENTRY: Final = re.compile(r"\bentering from the (left|right)\b")
-"""Where a device comes in, as the stress set says it."""
+"""The side that a device enters from, as the stress set words it."""
 
 _NEGATED: Final = re.compile(r"^(there (is|are) )?(no|without|neither)\b", re.IGNORECASE)
 _HEDGED: Final = re.compile(r"possible|may represent|cannot exclude|questionable", re.IGNORECASE)

@@ -2,8 +2,8 @@
 
     python -m workflow_scripts.world.demo [--threads 2]
 
-If nothing has changed since a run that made all or found nothing to do, Snakemake is not started
-(`workflow_scripts/world/unchanged.py`).
+If nothing has changed since a run that made everything or found nothing to do, Snakemake is not
+started (`workflow_scripts/world/unchanged.py`).
 
 Snakemake reruns jobs that an edit affects, except those that take days at real size: these rerun
 only for a new declared version. On the embedded world they take seconds, so here an edit of their
@@ -48,13 +48,13 @@ COSTLY: Final = (
     "generate.sample",
     "downstream.report_generation.train",
 )
-"""Scripts whose jobs rerun only for a new version (`rules/*.smk` declare no code for them), and the
-family that the demo trains."""
+"""Scripts with jobs that rerun only for a new version (`rules/*.smk` declare no code for them), and
+the family that the demo trains."""
 
 
 @functools.cache
 def made_with() -> dict[str, str]:
-    """Return digests of what determines the demo's results and Snakemake does not check."""
+    """Return digests of what determines the demo's results but is not checked by Snakemake."""
     return {
         "world": digest_of_code("world.build", "world.external_model"),
         "costly": digest_of_code(*COSTLY),
@@ -78,7 +78,7 @@ def prepare(threads: int, environment: Mapping[str, str] | None = None) -> list[
 
     Args:
         threads: processes that draw, and that train the world's networks.
-        environment: variables that commands are given beside this process's own; scripts run with
+        environment: variables for the commands, in addition to this process's own; scripts run with
             the Python that they name, as Snakemake's do.
 
     Returns:
@@ -106,7 +106,7 @@ def prepare(threads: int, environment: Mapping[str, str] | None = None) -> list[
         _run([python or sys.executable, "-m", module, *words], environment)
         given = True
 
-    # Snakemake's start keeps one core busy: beside the training of a new world it costs less time.
+    # Snakemake's start keeps one core busy, so it runs while the networks of a new world train.
     whole = world(threads, python, draw_images if stale else None)
     link(whole, WORLD)
     if not given and (stale or not (IMAGES / "metadata.csv").is_file()):
@@ -127,7 +127,7 @@ def run_demo(threads: int) -> None:
         log.info("demo: nothing has changed since it was made")
         return
     made_with()  # computed before anything runs: later edits are not in the results
-    # Where all is to be made, many jobs follow: the libraries are imported beside the world.
+    # If everything has to be made, many jobs follow, so the libraries are imported at once.
     with warm_python(cold_starts=0 if is_stale() else COLD_STARTS) as folder:
         warm = {FOLDER: str(folder)}
         anew = prepare(threads, warm)
@@ -145,7 +145,7 @@ def run_demo(threads: int) -> None:
 
 
 def python_in(environment: Mapping[str, str] | None) -> str | None:
-    """Return the Python that a command's variables name for scripts, if any."""
+    """Return the Python for scripts that a command's variables name, or None."""
     folder = (environment or {}).get(FOLDER)
     return None if folder is None else str(Path(folder) / "python")
 

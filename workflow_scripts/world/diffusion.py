@@ -53,7 +53,7 @@ def write_diffusion_checkpoints(
         images: uint8 (n, height, width), radiographs whose sides are multiples of 64 pixels.
         captions: the texts that the tokenizer's vocabulary is made from.
         out_dir: folder for the two diffusers folders.
-        seed: of all weights and of the VAE's training.
+        seed: seed of all weights and of the VAE's training.
     """
     tokenizer_files = clip_tokenizer_files(captions, MERGES)
     with torch.random.fork_rng(devices=[]):
@@ -168,7 +168,7 @@ def tiny_vae(latent_channels: int = 4, levels: int = 3, quantised: bool = True) 
 def train_vae(pixels: Tensor, steps: int, batch: int, vae: Any = None) -> Any:
     """Train a VAE on images float (n, 3, 64, 64) in [-1, 1]; scale its latents to unit deviation.
 
-    `vae` is a random `tiny_vae`; by default that of Stable Diffusion 1.
+    `vae` is a random `tiny_vae`; the default is the one for Stable Diffusion 1.
 
     The loss is the absolute error of pixels and of their differences to the neighbour (which keeps
     ribs and noise texture), with a small Kullback-Leibler term.

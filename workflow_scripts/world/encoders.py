@@ -3,8 +3,8 @@
 They have the files, keys and loading code of the published checkpoints, but small widths, depths
 and image sizes (given in the `preprocessor_config.json` beside the weights). They learn just enough
 that every metric behaves as it should. RAD-DINO's stand-in recognises findings, blur and noise.
-BioViL-T's aligns radiographs and captions by their findings. The re-identification network tells
-patients apart. The classifier's initial weights have seen radiographs, but no labels.
+BioViL-T's aligns radiographs and captions by their findings. The re-identification network
+distinguishes patients. The classifier's initial weights were trained on radiographs without labels.
 """
 
 import json
@@ -64,7 +64,7 @@ def write_encoder_checkpoints(
         findings: (n, 14); 1 is positive, all other values are not.
         patients: one id per image; some patients must have several images.
         out_dir: folder for `rad-dino/`, `biovil-t/`, `reid/` and `resnet50.a1_in1k/`.
-        seed: of initialisation and training.
+        seed: seed of initialisation and training.
         effort: factor of the training steps.
     """
     positive = torch.from_numpy((np.asarray(findings) == 1).astype(np.float32))
@@ -269,7 +269,7 @@ def _write_reid(
         owner = torch.cat([chosen, chosen])
         same = (owner[:, None] == owner[None]).float()
         losses = functional.binary_cross_entropy_with_logits(logits, same, reduction="none")
-        # Negatives count double: taking two patients for one is the costlier mistake.
+        # Negatives count double, because mistaking two patients for one is the worse error.
         loss = (losses * same).sum() / same.sum()
         loss = loss + 2 * (losses * (1 - same)).sum() / (1 - same).sum()
         loss.backward()
@@ -307,8 +307,8 @@ def _degrade(x: Tensor) -> tuple[Tensor, Tensor]:
     """Change the contrast of all images a little; blur a third, add noise to another third.
 
     Returns:
-        The images, and the strength of blur and noise of each, (n, 2), in [0, 1]. Contrast is no
-        degradation, because real exposures differ.
+        The images, and the strength of blur and noise of each, (n, 2), in [0, 1]. Contrast does
+        not count as degradation, because real exposures differ in it.
     """
     n = len(x)
     kind, amount = torch.randint(3, (n,)), torch.rand(n)

@@ -4,7 +4,7 @@ It reads the findings in each caption and draws them on a new patient, so it is 
 that copies nobody. Prompts of the stress set that share a seed get the same patient, as a network
 that starts from the same noise draws much the same chest.
 
-`--fault` gives it one of FAULTS: what a measure of faithfulness must see, and what it must not.
+`--fault` gives it one of FAULTS. Each tests which measures of faithfulness react, and which do not.
 """
 
 import argparse
@@ -92,8 +92,8 @@ def draw_prompts(
 ) -> None:
     """Write `images/{prompt_id}.png` for each prompt and `metadata.csv`, whole or not at all.
 
-    Each image is of a new patient, drawn from `seed`, the prompt's seed and its id (of the stress
-    set not its id); `threads` is how many processes draw, `fault` one of FAULTS.
+    Each image shows a new patient, drawn from `seed`, the prompt's seed and, except in the stress
+    set, the prompt's id. `threads` is the number of processes, and `fault` one of FAULTS.
     """
     with whole_folder(out) as folder:
         (folder / "images").mkdir()
@@ -115,9 +115,9 @@ def draw_prompts(
 def _mapped(
     draw: Callable[[tuple[str, str, int]], bytes], rows: Iterable[tuple], threads: int
 ) -> Iterator[Iterator[bytes]]:
-    """Yield what `draw` makes of each row, in turn, in so many processes.
+    """Yield the result of `draw` for each row, in order, computed in several processes.
 
-    They are forked, because processes that start anew would import pandas first.
+    They are forked, because spawned processes would have to import pandas first.
     """
     if threads == 1:
         yield map(draw, rows)
@@ -138,10 +138,10 @@ def draw(
     """Return the image of one prompt, `size` pixels a side, and its exact masks.
 
     Args:
-        prompt_id: of the prompt.
-        caption: what is drawn.
+        prompt_id: the prompt's id.
+        caption: the prompt's text.
         prompt_seed: the prompt's seed.
-        seed: of the model.
+        seed: seed of the model.
         size: side in pixels.
         fault: one of FAULTS, or None for a faithful image.
 
@@ -167,7 +167,7 @@ def draw(
 
 
 def _with_fault(caption: str, number: int, fault: str | None) -> tuple[Finding, ...]:
-    """Return what a caption says, as a renderer with this fault understands it."""
+    """Return the findings of a caption, as a renderer with this fault understands them."""
     if fault == "negation_ignored":
         caption = re.sub(r"\b(no|without)\b ", "", caption, flags=re.IGNORECASE)
     if fault == "sides_swapped":
@@ -184,11 +184,11 @@ def _with_fault(caption: str, number: int, fault: str | None) -> tuple[Finding, 
 
 
 def warp(pixels: np.ndarray, seed: int) -> np.ndarray:
-    """Bend an image smoothly; texture stays, for the shift changes slowly.
+    """Bend an image smoothly; texture is kept, because the shift varies slowly over the image.
 
     Args:
         pixels: uint8 (n, n).
-        seed: of the shifts.
+        seed: seed of the shifts.
     """
     size = len(pixels)
     rng = np.random.default_rng([seed, 10])

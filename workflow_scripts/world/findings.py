@@ -56,7 +56,7 @@ class Finding:
         severity: in [0, 1]; captions say mild below 1/3 and severe from 2/3 on.
         certain: True for label 1; False for an uncertain finding (label -1), drawn faintly.
         devices: keys of DEVICES; only for Support Devices.
-        seed: of its shape and place.
+        seed: determines its shape and place.
     """
 
     name: str

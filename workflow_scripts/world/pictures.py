@@ -15,7 +15,7 @@ from workflow_scripts.world.radiograph import render
 
 
 class Scene(NamedTuple):
-    """What a picture follows from, see `render`."""
+    """The arguments of `render`, which determine a picture."""
 
     patient: Patient
     study: Study
@@ -30,7 +30,7 @@ def draw_pictures(scene: Scene) -> tuple[bytes, bytes, bytes]:
 
 
 def draw_all(scenes: Sequence[Scene], threads: int) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield `draw_pictures` of each scene in turn, in so many processes."""
+    """Yield the result of `draw_pictures` for each scene, in order, in several processes."""
     if threads == 1:
         yield from map(draw_pictures, scenes)
         return

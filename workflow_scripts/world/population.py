@@ -7,7 +7,7 @@ the patient's last one often repeats its report. A report is available as the ra
 patients from another site look different and have no report.
 
 Each finding of each study has a latent normal variable, and the finding is present if the variable
-exceeds the threshold of its prevalence. So prevalences hold whatever the correlations. A
+exceeds the threshold of its prevalence. So prevalences do not depend on the correlations. A
 patient-specific part of the latent variable makes chronic findings persist over studies. Shared
 factors make findings coincide (edema with effusion, consolidation with opacity). A study without
 findings is labelled No Finding.
@@ -154,7 +154,7 @@ def draw_labels(patients: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         patients: number of patients.
-        seed: of all draws.
+        seed: seed of all draws.
 
     Returns:
         The number of each study's patient, int (n,), and the state of each finding of DRAWN: 1

@@ -29,9 +29,9 @@ class Radiograph:
         image: uint8 (size, size); dense tissue is bright.
         clavicles: bool (2, size, size): the patient's right and left clavicle; all False in a
             lateral view.
-        organs: bool (3, size, size): the patient's right and left lung, with what the heart hides
-            of them, and the heart; all False in a lateral view.
-        cardiothoracic_ratio: of the outlines that were drawn.
+        organs: bool (3, size, size): the patient's right and left lung, including the parts that
+            the heart hides, and the heart; all False in a lateral view.
+        cardiothoracic_ratio: the ratio in the outlines that were drawn.
     """
 
     image: NDArray[np.uint8]
@@ -481,7 +481,7 @@ def _support_devices(drawing: _Drawing, finding: Finding) -> None:
     strokes: list[tuple[Points, float, float]] = []
     solid: list[Points] = []
     right = -1 if device_side(finding.seed) == "right" else 1
-    rng.random()  # that of `device_side`
+    rng.random()  # the number that `device_side` draws
 
     def tube(points: list[list[float]], width: float, strength: float) -> None:
         strokes.append((smooth_curve(np.array(points)), width, strength))

@@ -6,11 +6,11 @@ The cache folder is `$CHEXGENBENCH_CACHE`, or `chexgenbench` in the user's own c
 entries are named by a digest of the code that makes them (without comments) and the locked
 libraries. The checkout has a link to its entry. `make clean-cache` empties the folder.
 
-The world's pictures and each of its networks are kept for themselves, too (`part-*`): an edit of
-one network's code trains that one, and the others are copied.
+The world's pictures and each of its networks also have entries of their own (`part-*`). After an
+edit of one network's code only this network is trained, and the others are copied.
 
-Networks that were trained on another processor differ in their last digits; a cache folder that is
-shared between machines gives the first one's to all.
+Networks that were trained on another processor differ in their last digits. If machines share a
+cache folder, all of them get the networks of the machine that trained them first.
 """
 
 import argparse

@@ -35,7 +35,7 @@ def write_systems(manifest: Path, weights: Path, out: Path, seed: int, steps: in
         manifest: the cohort's manifest.
         weights: the world's checkpoints (`world/build.py`); Stable Diffusion's VAE is reused.
         out: the folder to write.
-        seed: of all weights.
+        seed: seed of all weights.
         steps: training steps of each autoencoder.
 
     Raises:

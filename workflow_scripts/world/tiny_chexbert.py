@@ -47,8 +47,8 @@ def write_chexbert(out: Path, seed: int, steps: int = _STEPS) -> None:
 
     Args:
         out: folder of weights; gets `chexbert/`.
-        seed: of captions, initialisation and training.
-        steps: of training.
+        seed: seed of captions, initialisation and training.
+        steps: number of training steps.
     """
     start = time.monotonic()
     with reproducible():
@@ -61,7 +61,7 @@ def write_chexbert(out: Path, seed: int, steps: int = _STEPS) -> None:
         _train(
             Labeller(network, load_tokenizer(bert), torch.device("cpu")), captions, classes, steps
         )
-        # Like the original: saved from a data-parallel module, with other contents of training.
+        # Like the original: saved from a data-parallel module, with further contents from training.
         saved = {f"module.{key}": value for key, value in network.state_dict().items()}
         torch.save({"epoch": 1, "model_state_dict": saved}, out / CHEXBERT)
     log.info("%s: %.0f s", out / CHEXBERT, time.monotonic() - start)

@@ -1,6 +1,6 @@
 """The embedded world's pseudo-labeller: a tiny network in CXAS's layout, trained on exact masks.
 
-Of its 159 classes five are trained, the clavicles, the heart and the lungs; the others are never
+Five of its 159 classes are trained: the clavicles, the heart and the lungs. The others are never
 drawn.
 """
 
@@ -31,7 +31,7 @@ CLASSES: Final = (31, 32, 121, 135, 136)
 SIZE: Final = 192
 """Side of its input, pixels."""
 
-_BITS: Final = (2, 1, 16, 4, 8)  # of the CLASSES in the masks
+_BITS: Final = (2, 1, 16, 4, 8)  # the bits of the CLASSES in the masks
 _NEVER, _RARE = -12.0, -4.0  # logits
 _STEPS: Final = 512
 _BATCH: Final = 4
@@ -48,10 +48,10 @@ def write_cxas_checkpoint(
 
     Args:
         images: radiographs, uint8 (n, side, side).
-        masks: of each, uint8 (n, side, side): bit 1 the right clavicle, 2 the left, 4 the right
+        masks: their masks, uint8 (n, side, side): bit 1 the right clavicle, 2 the left, 4 the right
             lung, 8 the left, 16 the heart.
         out_dir: folder that gets `cxas/`.
-        seed: of initialisation and training.
+        seed: seed of initialisation and training.
         effort: factor of the training steps.
     """
     start = time.monotonic()

@@ -73,7 +73,7 @@ def write_tiny_llava_rad(
     effort: float = 1.0,
     pieces: int = 900,
 ) -> None:
-    """Train and write all of it; deterministic for a seed.
+    """Train all networks and write the three folders; deterministic for a seed.
 
     Args:
         images: radiographs, uint8 (n, side, side).
@@ -82,7 +82,7 @@ def write_tiny_llava_rad(
         indications: each image's indication, which is independent of its findings.
         findings: (n, 14); 1 is positive, all other values are not.
         out_dir: folder for the three folders.
-        seed: of initialisation and training.
+        seed: seed of initialisation and training.
         effort: factor of the training steps.
         pieces: size of the vocabulary, including 259 bytes and special pieces.
     """

@@ -44,8 +44,8 @@ def write_tiny_llm_cxr(
         folder: the model's `base`; created if it does not exist.
         images: uint8 (n, size, size), one per caption, to train on; None for random weights.
         size: side of the images in pixels, a multiple of 8.
-        vqgan_steps: of training the VQGAN on 4 images each.
-        llm_steps: of training the language model on 8 answers each.
+        vqgan_steps: training steps of the VQGAN, on 4 images each.
+        llm_steps: training steps of the language model, on 8 answers each.
     """
     config = VqganConfig(
         embed_dim=16,

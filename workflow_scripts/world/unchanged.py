@@ -2,9 +2,9 @@
 
 Snakemake itself takes seconds for this check. It depends on files: the workflow's, the world's, the
 results, and Snakemake's own metadata. If all of them have the same sizes and times as before and
-after a run that found nothing to do, the next run would find nothing to do, either. So would it
-after a run that made all, if nobody has edited anything meanwhile: the inputs are the same before
-and after it, and each output has the time at which its job ended, as Snakemake's metadata say.
+after a run that found nothing to do, the next run would find nothing to do, either. The same is
+true after a run that made everything, if nobody edited anything meanwhile: the inputs are the same
+before and after it, and each output has the time at which its job ended in Snakemake's metadata.
 """
 
 import base64
@@ -69,7 +69,7 @@ def state(looked_at: Sequence[str] = LOOKED_AT) -> str:
 
 
 def is_as_its_jobs_left_it() -> bool:
-    """Return whether every output that a job has written is there and has that job's time.
+    """Return whether every output that a job has written exists and has that job's time.
 
     Snakemake's metadata have a file for each output, named by its path in base64 (a long name in
     several folders), with the output's time when its job ended. False if there are none.
@@ -84,7 +84,7 @@ def _has_its_time(metadata: Path) -> bool:
     try:
         output = Path(base64.b64decode(name, altchars=b"-_", validate=True).decode())
         ended = json.loads(metadata.read_text(encoding="utf-8"))["endtime"]
-        # Snakemake keeps a folder's time in a file of its own.
+        # Snakemake keeps a folder's time in a separate file.
         stamp = output / ".snakemake_timestamp" if output.is_dir() else output
         return bool(stamp.stat().st_mtime == ended)
     except (OSError, ValueError, KeyError, TypeError, binascii.Error):

@@ -54,8 +54,8 @@ _KEEPING: Final = {
 }
 """Tell glibc, when the server starts, to keep the memory that a script frees.
 
-By default it gives large blocks back, and the kernel clears the pages of each step's arrays anew: a
-third of the time that a small convolutional network takes to train on one core.
+By default it returns large blocks, and the kernel clears the pages of each step's arrays again.
+This takes a third of the time in which a small convolutional network trains on one core.
 """
 
 LIBRARIES: Final = (
@@ -213,7 +213,7 @@ def serve(address: str, libraries: Sequence[str]) -> None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(f"{address}.new")
     listener.listen(64)
-    Path(f"{address}.new").rename(address)  # it is there once it answers
+    Path(f"{address}.new").rename(address)  # the final name exists once the socket answers
     running: dict[int, socket.socket] = {}
     with selectors.DefaultSelector() as ready:
         for source in (listener, wake, 0):
@@ -227,7 +227,7 @@ def serve(address: str, libraries: Sequence[str]) -> None:
                     _tell_ended(running, ready)
                 elif key.fileobj is listener:
                     _start(listener, running, ready)
-                else:  # whoever asked is gone: what it asked for ends, too
+                else:  # the asking process is gone, so its script ends, too
                     for pid, asker in running.items():
                         if asker is key.fileobj:
                             ready.unregister(asker)
@@ -235,7 +235,7 @@ def serve(address: str, libraries: Sequence[str]) -> None:
 
 
 def _import(libraries: Sequence[str]) -> None:
-    """Import them; what they have to say about it the scripts' logs say in a cold start."""
+    """Import them silently; in a cold start, their messages are in the scripts' logs."""
     shown = os.dup(2)
     hidden = os.open(os.devnull, os.O_WRONLY)
     os.dup2(hidden, 2)
@@ -276,7 +276,7 @@ def _start(
     try:
         head, descriptors = _receive(asker)
         request = json.loads(head)
-    except (OSError, ValueError):  # it died while it asked
+    except (OSError, ValueError):  # the asking process died meanwhile
         for descriptor in descriptors:
             os.close(descriptor)
         asker.close()
@@ -308,7 +308,7 @@ def _receive(asker: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def _become(request: dict, descriptors: Sequence[int], others: Sequence[socket.socket]) -> NoReturn:
-    """Run a script in this forked process as if whoever asked had started it; never return."""
+    """Run a script in this forked process as if the asking process had started it; never return."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -317,7 +317,7 @@ def _become(request: dict, descriptors: Sequence[int], others: Sequence[socket.s
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    with contextlib.suppress(OSError):  # of another session: signals to the asker's group miss it
+    with contextlib.suppress(OSError):  # in another session, signals would miss it
         os.setpgid(0, request["group"])
     os.chdir(request["folder"])
     os.umask(request["umask"])
@@ -330,11 +330,11 @@ def _become(request: dict, descriptors: Sequence[int], others: Sequence[socket.s
     _set_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     code = 1
     try:
-        for path in filter(None, paths):  # as Python does when it starts
+        for path in filter(None, paths):  # as Python does at its start
             if Path(path, "sitecustomize.py").is_file():
                 sys.modules.pop("sitecustomize", None)
                 importlib.import_module("sitecustomize")
-        # As `python -m` does it: the script is `__main__` to the end, for exit functions as well.
+        # As with `python -m`, the script is `__main__` to the end, also for exit functions.
         sys.modules["__main__"] = ModuleType("__main__")
         runpy._run_module_as_main(request["module"])  # type: ignore[attr-defined]
         code = 0
@@ -356,7 +356,7 @@ def _stream(old: TextIO, number: int) -> TextIO:
 
 
 def _set_threads(count: int) -> None:
-    """What libraries read from the environment when they load, told to them when they have."""
+    """Set the number of threads in libraries that read it from the environment only on import."""
     if "threadpoolctl" in sys.modules:
         sys.modules["threadpoolctl"].threadpool_limits(limits=count)
     if "torch" in sys.modules:
@@ -390,11 +390,11 @@ def _leave(code: int) -> NoReturn:
 
 
 def ask(shim: str, arguments: Sequence[str]) -> NoReturn:
-    """Have a script run by the process that forks, and end as it ends; or be plain Python.
+    """Let the server run a script, and end as the script ends; without a server, be plain Python.
 
     Args:
-        shim: this `python`, beside the socket.
-        arguments: what it was called with.
+        shim: this `python`; the socket is in the same folder.
+        arguments: the arguments of this `python`.
     """
     name = arguments[1] if len(arguments) > 1 and arguments[0] == "-m" else ""
     asked = None
@@ -416,12 +416,12 @@ def ask(shim: str, arguments: Sequence[str]) -> NoReturn:
                 os.kill(pid, number)
 
         signal.signal(signal.SIGTERM, forward)
-        signal.signal(signal.SIGINT, _nothing)  # the script is of the same process group
+        signal.signal(signal.SIGINT, _nothing)  # the script is in the same process group
         answer = answers.readline()
     if not answer:
         raise SystemExit("error: warm Python ended while a script ran")
     code = int(answer)
-    if code < 0:  # a signal ended it, which this one's parent is to see
+    if code < 0:  # a signal ended it, and the parent has to see the same
         with contextlib.suppress(OSError):  # SIGKILL cannot be handled anyway
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
