@@ -6,7 +6,7 @@ FLAVOUR ?= cpu
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
-# What a process frees it keeps: training tiny networks is up to a third faster (warm_python.py).
+# Processes keep the memory that they free: tiny networks train up to a third faster (warm_python.py).
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 export MALLOC_TOP_PAD_ ?= 67108864
@@ -49,7 +49,8 @@ $(VENV)/bin/python:
 	  || { echo 'error: Python 3.11 is needed; set PYTHON=/path/to/python3.11'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# torch goes in alone and first: asked for by another package, its newest build would come.
+# torch is installed alone and first. As a dependency of another package, its newest build would be
+# installed.
 $(VENV)/installed-%: $(LOCKS) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/$*.txt
@@ -65,19 +66,19 @@ $(VENV)/installed-bench: envs/bench.txt $(VENV)/installed-dev
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r envs/bench.txt
 	touch $@
 
-# The encoders' own libraries, seen by tests/originals alone (envs/originals.txt says why).
+# The encoders' own libraries, used by tests/originals alone (envs/originals.txt says why).
 $(VENV)/originals/installed: envs/originals.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	  --target $(VENV)/originals -r envs/originals.txt
 	touch $@
 
-# MLCommons' reader of Croissant, seen by tests/curate alone (envs/croissant.txt says why).
+# MLCommons' reader of Croissant, used by tests/curate alone (envs/croissant.txt says why).
 $(VENV)/croissant/installed: envs/croissant.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	  --target $(VENV)/croissant -r envs/croissant.txt
 	touch $@
 
-# The packages of RadGraph, RaTEScore and GREEN, seen by their scorers alone (envs/reports.txt says why).
+# The packages of RadGraph, RaTEScore and GREEN, used by their scorers alone (envs/reports.txt says why).
 reports: $(VENV)/reports/installed
 
 $(VENV)/reports/installed: envs/reports.txt | env
@@ -85,7 +86,7 @@ $(VENV)/reports/installed: envs/reports.txt | env
 	  --target $(VENV)/reports -r envs/reports.txt
 	touch $@
 
-# What builds docs/, seen by that alone (envs/docs.txt says why).
+# The packages that build docs/, used for this alone (envs/docs.txt says why).
 $(VENV)/docs/installed: envs/docs.txt | env
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	  --target $(VENV)/docs -r envs/docs.txt
@@ -97,21 +98,21 @@ docs: $(VENV)/docs/installed
 	  --config-file docs/site/mkdocs.yml --site-dir $(CURDIR)/$(VENV)/docs-site
 	@echo "documentation: file://$(CURDIR)/$(VENV)/docs-site/index.html"
 
-# The embedded world lies in a cache folder outside the checkout (workflow_scripts/world/store.py).
+# The embedded world is in a cache folder outside the checkout (workflow_scripts/world/store.py).
 world: env
 	python -m workflow_scripts.world.store world --link $(WORLD) --threads 2
 
 demo: env
 	python -m workflow_scripts.world.demo
 
-# All eleven systems, tiny, through the whole workflow.
+# All eleven systems, in tiny versions, through the whole workflow.
 demo-eleven: world
 	$(ELEVEN) results/cohort/manifest.parquet
 	python -m workflow_scripts.world.store systems --link results/systems \
 	  --manifest results/cohort/manifest.parquet
 	$(ELEVEN)
 
-# A SLURM of one's own, to try the profiles on; everything of it lies in .cluster.
+# A private SLURM on which to try the profiles; all its files are in .cluster.
 cluster: env
 	python -m tests.cluster start
 
@@ -123,16 +124,16 @@ cluster-demo: env
 	python -m tests.cluster demo
 	@echo "tables: results/tables/, report: file://$(CURDIR)/results/tables/report.html"
 
-# Processes of tests; each of the heavy tier's waits for SLURM a part of the time.
+# Processes of tests; those of the heavy tier often wait for SLURM.
 TEST_PROCESSES := 2
 HEAVY_PROCESSES := 3
 PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations=25
 
-# What everybody runs: units, properties, plans, and the demo, once.
+# The tests that everybody runs: units, properties, plans, and one run of the demo.
 test: $(VENV)/installed-dev $(VENV)/originals/installed $(VENV)/reports/installed lint
 	$(PYTEST) -m "not full"
 
-# What is heavy: SLURM and its faults, all eleven systems, real radiographs, memorisation, benchmarks.
+# Heavy tests: SLURM and its faults, all eleven systems, real radiographs, memorisation, benchmarks.
 test-heavy: $(VENV)/installed-bench $(VENV)/originals/installed $(VENV)/reports/installed \
   $(VENV)/croissant/installed
 	$(PYTEST) -m full
@@ -144,11 +145,11 @@ test-full: test test-heavy
 bench: $(VENV)/installed-bench
 	python -m tests.benchmarks $(BENCH)
 
-# Needs no lock: it takes .venv where there is one, else whatever python3 has torch.
+# Needs no lock: it uses .venv if there is one, otherwise any python3 with torch.
 gpu-check:
 	python3 -m tests.gpu $(GPU_CHECK)
 
-# Types take as long as all else.
+# Checking types takes as long as all the rest.
 lint: $(VENV)/installed-dev
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint-types lint-style
 
@@ -172,7 +173,7 @@ check: env
 audit: env
 	python -m workflow_scripts.paper_audit.build --out results/paper_audit
 
-# PLAN="--config config.yaml profiles/demo/overlay.yaml --csv plan.csv" and the like.
+# For example PLAN="--config config.yaml profiles/demo/overlay.yaml --csv plan.csv".
 plan: env
 	@python -m workflow_scripts.preflight.plan $(PLAN)
 
@@ -204,7 +205,7 @@ profiles:
 envs/core.yaml: envs/core.lock.txt envs/cuda.txt envs/reports.txt
 	python -m workflow_scripts.common.environments
 
-# The embedded world and the tests' demo, kept for all checkouts (workflow_scripts/world/store.py).
+# Removes the embedded world and the tests' demo, which checkouts share (workflow_scripts/world/store.py).
 clean-cache: CACHE = $(or $(CHEXGENBENCH_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chexgenbench)
 clean-cache:
 	rm -rf $(CACHE)/world $(CACHE)/systems $(CACHE)/demo $(CACHE)/part-* $(CACHE)/tokenizer-*
