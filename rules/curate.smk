@@ -147,8 +147,8 @@ rule curate_decide:
         record="results/curate/{model}/filter.json",
         chosen="results/curate/{model}/chosen.parquet",
         images=[
-            f"results/curate/{{model}}/dataset/data/{name}"
-            for name in RUN.curated_files()
+            f"results/curate/{{model}}/dataset/data/train-{part}.parquet"
+            for part in RUN.curated_parts()
         ],
     log:
         "logs/curate/decide_{model}.log",

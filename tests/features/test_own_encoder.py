@@ -72,7 +72,9 @@ def test_an_encoder_is_one_file_and_its_block(shards, tmp_path):
     plan = Plan(checkout, run(["snakemake", *flags], checkout).stdout)
     assert "results/fidelity/quarters/sana.json" in plan.outputs
     assert "results/features/sana/test/quarters.h5" in plan.outputs
-    assert f"quarters={weights}" in plan.words("features.extract")
+    given = [f"quarters={weights}" in words for words in plan.commands("features.extract")]
+    assert any(given)
+    assert not all(given)  # privacy's features are none of its business
 
     out = tmp_path / "features"
     words = ["--collection", "mine", "--shards", *map(str, shards), "--out", str(out)]

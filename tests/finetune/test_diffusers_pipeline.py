@@ -35,7 +35,7 @@ def test_it_samples_what_the_models_own_family_samples(tiny_sd):
     [
         ({"_class_name": "NoSuchPipeline"}, "no pipeline 'NoSuchPipeline'"),
         ({"_class_name": "DDPMPipeline"}, "DDPMPipeline does not take prompt"),
-        ({"unet": ["my_library", "MyUNet"]}, "the component unet is of 'my_library'"),
+        ({"unet": ["my_library", "MyUNet"]}, "the component unet comes from 'my_library'"),
         ({"prior": ["diffusers", "UNet2DModel"]}, "prior/config.json"),
     ],
 )

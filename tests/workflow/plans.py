@@ -34,11 +34,15 @@ class Plan:
         listed = [line.removeprefix("output: ") for line in lines if line.startswith("output: ")]
         return [name for line in listed for name in line.split(", ")]
 
-    def words(self, script: str) -> list[str]:
-        """Return the words of a script's planned command."""
+    def commands(self, script: str) -> list[list[str]]:
+        """Return the words of every planned command of a script, in no order that is known."""
         command = f"python -m workflow_scripts.{script} "
-        line = next(line for line in self.output.splitlines() if command in line)
-        return shlex.split(line[line.index(command) :].partition(" 2> ")[0])[3:]
+        lines = (line for line in self.output.splitlines() if command in line)
+        return [shlex.split(line[line.index(command) :].partition(" 2> ")[0])[3:] for line in lines]
+
+    def words(self, script: str) -> list[str]:
+        """Return the words of a planned command of a script; of any one, if there are several."""
+        return self.commands(script)[0]
 
     def make_stub_outputs(self, checkout: Path) -> None:
         """Make stub files of all outputs in a checkout, so that single targets can be forced."""

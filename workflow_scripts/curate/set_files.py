@@ -8,10 +8,15 @@ IMAGES_PER_FILE: Final = 2000
 """Images of one Parquet file: some 300 MB at 512 pixels, a size that hubs and readers like."""
 
 
-def set_files(images: int) -> list[str]:
-    """Return the names of the files below `data/` of a set of so many images."""
+def set_parts(images: int) -> list[str]:
+    """Return the parts that a set of so many images has, such as `00000-of-00001`."""
     count = -(-images // IMAGES_PER_FILE)
-    return [f"train-{k:05d}-of-{count:05d}.parquet" for k in range(count)]
+    return [f"{k:05d}-of-{count:05d}" for k in range(count)]
+
+
+def set_files(images: int) -> list[str]:
+    """Return the names of the parts' files, which lie below `data/`."""
+    return [f"train-{part}.parquet" for part in set_parts(images)]
 
 
 def set_sha256(files: Sequence[str]) -> str:

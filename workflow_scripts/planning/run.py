@@ -12,7 +12,7 @@ from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, STRESS
-from workflow_scripts.curate.set_files import set_files
+from workflow_scripts.curate.set_files import set_parts
 from workflow_scripts.planning.records import (
     curate_records,
     downstream_records,
@@ -371,9 +371,9 @@ class Run:
         """Return the folders to publish of the sets that every run makes."""
         return [f"results/curate/{model}/published" for model in self.curated()]
 
-    def curated_files(self) -> list[str]:
-        """Return the names of the files of a curated set."""
-        return set_files(self.config["curate"]["images"])
+    def curated_parts(self) -> list[str]:
+        """Return the parts of a curated set, each a file of its own."""
+        return set_parts(self.config["curate"]["images"])
 
     def curated_shards(self, model: str) -> list[str]:
         """Return the pool that a model's curated set is drawn from.
