@@ -174,7 +174,7 @@ class Cluster:
         shutil.rmtree(state["sockets"], ignore_errors=True)
         self._state_file.unlink()
         if keep_logs:
-            for name in ("etc", "bin", "state", "dev", "mysql", "munge"):
+            for name in ("etc", "bin", "state", "dev", "mysql", "munge", "tmp"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -299,20 +299,27 @@ class Cluster:
         self._until("munged answers", ["munge", "-n", f"--socket={sockets / 'munge'}"])
 
     def _start_database(self, sockets: Path, port: int) -> None:
-        data, user = self.folder / "mysql", getpass.getuser()
-        log = (self.folder / "log" / "mariadb-install.log").open("w")
-        with log:
-            subprocess.run(
+        data, temporary = self.folder / "mysql", self.folder / "tmp"
+        temporary.mkdir()
+        log = self.folder / "log" / "mariadb-install.log"
+        # As it starts, a MariaDB removes all temporary tables in its folder for them: in a shared
+        # /tmp, another cluster's too.
+        shared = [f"--datadir={data}", f"--user={getpass.getuser()}", f"--tmpdir={temporary}"]
+        with log.open("w") as out:
+            done = subprocess.run(
                 [
-                    "mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--user={user}",
+                    "mariadb-install-db", "--no-defaults", *shared,
                     "--auth-root-authentication-method=normal", "--skip-test-db",
                 ],
-                stdout=log, stderr=log, check=True, env=self.environment(),
+                stdout=out, stderr=out, env=self.environment(),
             )  # fmt: skip
+        if done.returncode:
+            errors = [line for line in log.read_text().splitlines() if "ERROR" in line]
+            raise ClusterError(f"mariadb-install-db failed: {'; '.join(errors)} ({log})")
         self._daemon(
             "mariadb",
             [
-                "mariadbd", "--no-defaults", f"--datadir={data}", f"--user={user}",
+                "mariadbd", "--no-defaults", *shared,
                 f"--socket={sockets / 'mysql'}", "--bind-address=127.0.0.1", f"--port={port}",
                 f"--pid-file={data / 'pid'}", "--innodb-buffer-pool-size=64M",
                 "--innodb-flush-log-at-trx-commit=0",

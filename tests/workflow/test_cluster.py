@@ -6,9 +6,12 @@ A private cluster (tests/cluster) runs the shipped profile, adapted to a machine
 import contextlib
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -195,6 +198,39 @@ def test_nothing_stays_behind(slurm, tmp_path):
     cluster.stop()
     assert processes_of(cluster) == []
     assert not cluster.folder.exists()
+
+
+def test_another_mariadb_that_starts_does_not_take_its_temporary_tables(slurm, tmp_path):
+    """A starting MariaDB removes all temporary tables from its folder: by default, a shared one."""
+    stop = threading.Event()
+
+    def remove():
+        while not stop.is_set():
+            for path in Path(tempfile.gettempdir()).glob("#sql*"):
+                path.unlink(missing_ok=True)
+
+    thief = threading.Thread(target=remove)
+    thief.start()
+    cluster = Cluster(tmp_path / "c")
+    try:
+        cluster.start()
+    finally:
+        stop.set()
+        thief.join()
+        cluster.stop()
+
+
+def test_a_cluster_whose_database_cannot_be_made_says_why(slurm, tmp_path):
+    cluster = Cluster(tmp_path / "c")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    program = programs / "mariadb-install-db"
+    program.write_text("#!/bin/sh\necho Installing\necho 'ERROR: 6 No such file'\nexit 1\n")
+    program.chmod(0o755)
+    cluster.environment = lambda: os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    with pytest.raises(ClusterError, match=r"failed: ERROR: 6 No such file \(.*install.log\)$"):
+        cluster.start()
+    assert (cluster.folder / "log/mariadb-install.log").exists()
 
 
 @pytest.mark.parametrize(
