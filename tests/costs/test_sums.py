@@ -3,8 +3,7 @@
 import pytest
 
 from workflow_scripts.costs.attempts import Attempt
-from workflow_scripts.costs.jobs import OTHER, SHARED
-from workflow_scripts.costs.sums import BENCHMARKS_ALONE, costs_by_stage
+from workflow_scripts.costs.sums import BENCHMARKS_ALONE, cost_of
 
 
 def attempt(stage, model, state, hours, gpus, source="accounting", **more):
@@ -13,22 +12,18 @@ def attempt(stage, model, state, hours, gpus, source="accounting", **more):
     return Attempt(**job, source=source, state=state, elapsed_s=seconds, gpus=gpus, **more)
 
 
-def test_costs_are_by_model_and_stage_in_the_order_in_which_stages_run():
+def test_costs_are_sums_over_attempts_with_reasons_for_what_is_not_known():
     attempts = [
-        attempt("generate", "sd", "COMPLETED", 3, 1, members=2, max_rss_mib=2048.0),
         attempt("finetune", "sd", "TIMEOUT", 48, 4),
         attempt("finetune", "sd", "COMPLETED", 10, 4),
-        attempt("cohort", SHARED, "COMPLETED", 1, 0),
-        attempt("finetune", OTHER, "COMPLETED", 1000, 8),
     ]
-    costs = costs_by_stage(attempts)
-    assert list(costs) == [(SHARED, "cohort"), ("sd", "finetune"), ("sd", "generate")]
-    tuned = costs["sd", "finetune"]
+    tuned = cost_of(attempts, accounted=True)
     assert (tuned.gpu_hours, tuned.wall_hours) == (232, 58)
     assert (tuned.jobs, tuned.attempts, tuned.failed) == (1, 2, 1)
     assert tuned.peak_memory_gib is None
     assert "sampled" in tuned.reasons["peak_memory_gib"]
-    drawn = costs["sd", "generate"]
+    shared = attempt("generate", "sd", "COMPLETED", 3, 1, members=2, max_rss_mib=2048.0)
+    drawn = cost_of([shared], accounted=True)
     assert (drawn.gpu_hours, drawn.peak_memory_gib) == (1.5, 2)
     assert drawn.reasons == {}
 
@@ -36,7 +31,7 @@ def test_costs_are_by_model_and_stage_in_the_order_in_which_stages_run():
 def test_a_killed_attempt_that_only_the_log_knows_leaves_no_sum_where_there_is_accounting():
     killed = attempt("finetune", "sd", "", None, None, "log", reason="lost")
     known = attempt("finetune", "sd", "COMPLETED", 10, 4)
-    cost = costs_by_stage([killed, known])["sd", "finetune"]
+    cost = cost_of([killed, known], accounted=True)
     assert (cost.gpu_hours, cost.failed, cost.attempts) == (None, None, 2)
     assert cost.reasons["gpu_hours"] == "1 of 2 attempts: lost"
 
@@ -44,7 +39,7 @@ def test_a_killed_attempt_that_only_the_log_knows_leaves_no_sum_where_there_is_a
 def test_without_accounting_sums_are_over_the_benchmark_files_and_attempts_are_unknown():
     killed = attempt("finetune", "sd", "", None, None, "log", reason="lost")
     known = attempt("finetune", "sd", "COMPLETED", 10, 4, "benchmark")
-    cost = costs_by_stage([killed, known])["sd", "finetune"]
+    cost = cost_of([killed, known], accounted=False)
     assert cost.gpu_hours == pytest.approx(40)
     assert cost.attempts is None
     assert cost.reasons["failed"] == BENCHMARKS_ALONE

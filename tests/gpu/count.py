@@ -27,7 +27,6 @@ from tests.gpu.building import ROOT, config_of, family_of, pipeline_for_training
 from workflow_scripts.finetune.lora import add_lora, trained_parameters
 from workflow_scripts.preflight.cost_model import training_settings
 from workflow_scripts.preflight.gpu_memory import (
-    COUNTED_COLUMNS,
     Parts,
     Phase,
     activations_of,
@@ -42,6 +41,9 @@ MODELS: Final = ("sd_v1_5", "sd_v2_1", "pixart_sigma", "sana", "sd_v3_5", "flux_
 """Not Lumina 2, which looks at the values of its captions' masks: fake tensors have none."""
 
 TRAINED: Final = (*MODELS, "lumina_2")
+COLUMNS: Final = (
+    "model", "settings", "fixed_gb", "image_gb", "forward_flop_per_image", "torch",
+)  # fmt: skip
 IMAGES: Final = (2, 4)
 """Of two counts, between which memory grows in a line."""
 
@@ -150,7 +152,7 @@ def count(model: str) -> dict[str, Any]:
     each = (found[many][0] - found[few][0]) / (many - few)
     return dict(
         zip(
-            COUNTED_COLUMNS,
+            COLUMNS,
             (
                 model,
                 training_settings(tuned, settings.per_device_batch_size),
@@ -228,7 +230,7 @@ def main(models: list[str]) -> None:
 def write(rows: list[dict[str, Any]], target: Path) -> None:
     """Write the rows as CSV."""
     with target.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COUNTED_COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -134,7 +134,6 @@ def test_each_repeat_has_a_seed_of_its_own_and_so_no_seed_of_the_block(run):
     assert labeller[labeller.index("--classes") + 1 :][:2] == ["31", "32"]
     assert "--images" in labeller
     assert arguments.privacy_flags(run, only=("seed",)) == ["--seed", "42"]
-    assert arguments.closest_flags(run) == ["--matches", "5"]
     assert "--encoders" not in arguments.fidelity_flags(run)
     assert arguments.scorer_flags(run, "nothing") == []
 

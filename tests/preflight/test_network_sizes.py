@@ -9,6 +9,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from tests.gpu.published import NETWORKS
+from tests.preflight.network_sizes import parameters, saved_bytes, widest_bytes
 from tests.rule_texts import rule_texts
 from workflow_scripts.common.resnet import ResNet
 from workflow_scripts.downstream.segmentation.network import unet
@@ -20,7 +21,6 @@ from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.lora import LoraSettings, add_lora
 from workflow_scripts.preflight import needs
 from workflow_scripts.preflight.check import read_config
-from workflow_scripts.preflight.network_sizes import parameters, saved_bytes, widest_bytes
 from workflow_scripts.preflight.stage_needs import (
     BASE,
     LLAVA_LORA,

@@ -94,7 +94,7 @@ def look_at_films(
         if film.fault is not None:
             faults.append(film.fault)
     _refuse(faults, count, where)
-    inverted = chosen["image_id"][[_is_inverted(film) for film in small]].tolist()
+    inverted = chosen["image_id"][[looks_inverted(film) for film in small]].tolist()
     _report(percentiles(shares), inverted, count, total, attrition)
     return small if every else None
 
@@ -166,7 +166,7 @@ def percentiles(shares: np.ndarray) -> list[int]:
     return [int(level) for level in np.searchsorted(reached, targets)]
 
 
-def looks_inverted(film: Image.Image) -> bool:
+def looks_inverted(small: np.ndarray) -> bool:
     """Return whether a frontal film looks inverted.
 
     It does if the middle, with mediastinum and spine, is darker than the lung fields: the median of
@@ -175,12 +175,9 @@ def looks_inverted(film: Image.Image) -> bool:
     their negatives 514 do.
 
     Args:
-        film: 8-bit gray (L).
+        small: uint8 (`SIDE`, `SIDE`), the downsized film.
     """
-    return _is_inverted(_in_small(film))
 
-
-def _is_inverted(small: np.ndarray) -> bool:
     def median(place: tuple[float, float, float, float]) -> float:
         top, bottom, left, right = (int(SIDE * share) for share in place)
         return float(np.median(small[top:bottom, left:right]))
@@ -189,7 +186,8 @@ def _is_inverted(small: np.ndarray) -> bool:
     return median(_MIDDLE) < sum(lungs) / len(lungs) - DARKER
 
 
-def _in_small(film: Image.Image) -> np.ndarray:
+def downsized(film: Image.Image) -> np.ndarray:
+    """Return a film, 8-bit gray (L), as uint8 (`SIDE`, `SIDE`)."""
     return np.asarray(film.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
@@ -213,7 +211,7 @@ def _look(path: str, at_least: int | None = None) -> Film:
         fault = InputError("all pixels of an image have one value: it shows nothing", path)
         return Film(nothing, np.zeros(256), fault)
     levels = np.bincount(np.asarray(film).ravel(), minlength=256)
-    return Film(_in_small(film), levels / levels.sum())
+    return Film(downsized(film), levels / levels.sum())
 
 
 def _refuse(faults: Sequence[InputError], looked_at: int, where: str | Path) -> None:

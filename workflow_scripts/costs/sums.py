@@ -1,8 +1,4 @@
-"""The total costs of attempts: GPU-hours, wall time, memory, and the number of attempts.
-
-A plan of the costs (the GPU-hours that a stage of a model should take) has the same keys as
-`costs_by_stage`, model and stage, so the two can be compared.
-"""
+"""The total costs of attempts: GPU-hours, wall time, memory, and the number of attempts."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,7 +7,6 @@ from typing import Final
 
 from workflow_scripts.common.folders import parts
 from workflow_scripts.costs.attempts import COMPLETED, UNFINISHED, Attempt
-from workflow_scripts.costs.jobs import OTHER
 
 _TITLES: Final = {
     "cohort": "Cohort",
@@ -73,28 +68,6 @@ def is_accounted(attempts: Iterable[Attempt]) -> bool:
     reason. With accounting, a sum is not given if the data of any attempt are missing.
     """
     return any(attempt.source == "accounting" for attempt in attempts)
-
-
-def costs_by_stage(attempts: Sequence[Attempt]) -> dict[tuple[str, str], Cost]:
-    """Return the cost of each stage of each model, by (model, stage).
-
-    Args:
-        attempts: the attempts of a run. Those of models that are not in it (`OTHER`) are left out.
-            Attempts that serve all models have the model `SHARED`.
-
-    Returns:
-        The costs, sorted by model and by the order of `STAGES`; other stages are left out.
-    """
-    counted = [attempt for attempt in attempts if attempt.model != OTHER]
-    accounted = is_accounted(counted)
-    parts: dict[tuple[str, str], list[Attempt]] = {}
-    for attempt in counted:
-        parts.setdefault((attempt.model, attempt.stage), []).append(attempt)
-    order = list(STAGES)
-    known = sorted(
-        (key for key in parts if key[1] in STAGES), key=lambda key: (key[0], order.index(key[1]))
-    )
-    return {key: cost_of(parts[key], accounted) for key in known}
 
 
 def cost_of(attempts: Sequence[Attempt], accounted: bool) -> Cost:

@@ -35,7 +35,6 @@ from workflow_scripts.planning.models import (
 from workflow_scripts.planning.run import Run
 from workflow_scripts.privacy.extraction.settings import ExtractionSettings
 from workflow_scripts.privacy.membership.settings import TRAINED_WITH, MembershipSettings
-from workflow_scripts.privacy.settings import ClosestSettings
 from workflow_scripts.privacy.settings import Settings as PrivacySettings
 
 
@@ -127,11 +126,6 @@ def fidelity_flags(run: Run) -> list[str]:
 def privacy_flags(run: Run, only: Sequence[str] | None = None) -> list[str]:
     """Return the flags of the privacy scores: all of them, or those named in `only`."""
     return flags(flag_values(PrivacySettings, run.config["privacy"], only))
-
-
-def closest_flags(run: Run) -> list[str]:
-    """Return the flags of the search for the closest training images alone."""
-    return flags(flag_values(ClosestSettings, run.config["privacy"]))
 
 
 def part_flags(run: Run, stage: str, name: str) -> list[str]:

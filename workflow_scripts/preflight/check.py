@@ -320,13 +320,12 @@ def _model_subjects(
         yield what, f"batches of {tuned['batch_size']}", lambda _: check_batch(tuned, devices)
 
 
-def check_switches(block: dict[str, Any], stage: str, on_gpus: bool = True) -> None:
+def check_switches(block: dict[str, Any], stage: str) -> None:
     """Check the switches of speed of a model's stage, `finetune` or `generate`.
 
     Args:
         block: the model's block of the config.
         stage: a stage with switches.
-        on_gpus: whether the stage runs on GPUs.
 
     Raises:
         InputError: the family does not support a switch.
@@ -347,8 +346,7 @@ def check_switches(block: dict[str, Any], stage: str, on_gpus: bool = True) -> N
     speed = speed_of(block["speed"][stage], allowed, f"speed.{stage}")
     names = {"no": "float32", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
     given = block[stage].get("mixed_precision" if stage == "finetune" else "precision", "fp32")
-    device = "cuda" if on_gpus else "cpu"
-    check_speed(speed, family.takes, f"the family {family.name}", device, names[given])
+    check_speed(speed, family.takes, f"the family {family.name}", "cuda", names[given])
     if stage == "finetune":
         check_kernel(speed, block[stage].get("optimiser", "adamw"))
 

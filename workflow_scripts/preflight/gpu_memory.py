@@ -23,9 +23,6 @@ from workflow_scripts.preflight.cost_model import measured_as, training_settings
 
 GB: Final = 1e9
 COUNTED: Final = Path(__file__).with_name("counted.csv")
-COUNTED_COLUMNS: Final = (
-    "model", "settings", "fixed_gb", "image_gb", "forward_flop_per_image", "torch",
-)  # fmt: skip
 
 MARGIN: Final = 0.08
 """Share of a GPU's memory for its context, other libraries and fragmentation, as in gpu-check."""

@@ -4,7 +4,8 @@
 
 They count what follows from numbers of parameters and the config: weights, gradients, optimiser
 state, encoded images and checkpoints, and the activations that a training step saves
-(network_sizes.py). The further memory of a GPU's kernels and allocator must be measured.
+(tests/preflight/network_sizes.py). The further memory of a GPU's kernels and allocator must be
+measured.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 Each row is a network, or a computation without one, in the job that runs it. Parameters are counted
 in the networks as they are built. The bytes that a training step saves, and those of the inputs and
-outputs of a network's widest module, are counted without weights (network_sizes.py, and again in
-tests/preflight/test_network_sizes.py). The rest follows from shapes and formulas.
+outputs of a network's widest module, are counted without weights
+(tests/preflight/test_network_sizes.py). The rest follows from shapes and formulas.
 """
 
 from collections.abc import Mapping

@@ -26,9 +26,6 @@ from workflow_scripts.common.folders import every_part
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.metrics import METRICS
 
-PROTOCOL_WORDS: Final = {"sound": "sound", "as_published": "as published"}
-"""The protocols as readers see them."""
-
 
 @dataclass(frozen=True)
 class Column:
