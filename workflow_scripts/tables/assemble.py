@@ -5,9 +5,8 @@ No number is computed here. Tables join measurements, and the numbers that `deri
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from workflow_scripts.common.measurement import Measurements
-from workflow_scripts.common.records import Record
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.copies import words_of_copies
 from workflow_scripts.tables.derive.holm import holm
@@ -23,7 +22,7 @@ from workflow_scripts.tables.derive.long_table import (
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry, controls_last, variants
 from workflow_scripts.tables.published import Key, Published, published_values
-from workflow_scripts.tables.records_in import REAL, Records
+from workflow_scripts.tables.records_in import REAL
 from workflow_scripts.tables.run import Run
 
 
@@ -207,45 +206,22 @@ def joined_table(layout: Layout, run: Run) -> Table:
     """Return a table whose cells are measurements: real data, models, controls and floor."""
     rows = []
     for real in layout.real_rows:
-        cells = tuple(
-            measured_cell(
-                replace(column, protocol=real.protocol or column.protocol),
-                run.measurements,
-                layout.stage,
-                real.family,
-                REAL,
-                NOT_RUN,
-            )
-            for column in layout.columns
-        )
-        rows.append(Row(REAL, real.label, "real", (), cells))
-    for kind in ("model", "control"):
-        for model in _shown(layout, run.models):
-            if model.is_control != (kind == "control"):
-                continue
-            measured = run.measurements.has(layout.stage, layout.family or "", model.key)
-            if layout.none_measured is not None and not measured:
-                continue
-            cells = tuple(
-                measured_cell(
-                    column,
-                    run.measurements,
-                    layout.stage,
-                    column.family or layout.family,
-                    model.key,
-                    _why_missing(model, layout, column),
-                )
-                for column in layout.columns
-            )
-            attributes = tuple(model.attributes[header] for header in layout.attributes)
-            rows.append(Row(model.key, model.name, kind, attributes, cells))
-    if layout.varies is not None and not rows:
-        setting = layout.varies.replace("_", " ")
-        rows.append(_no_model(layout, f"not run: no two models differ in their {setting} alone"))
-    if layout.none_measured is not None and not rows:
-        rows.append(_no_model(layout, f"not run: {layout.none_measured}"))
-    if not rows:  # such as of controls alone, which templates do not describe
-        rows.append(_no_model(layout, "not run: the run has no model for this table"))
+        columns = [replace(c, protocol=real.protocol or c.protocol) for c in layout.columns]
+        cells = [measured_cell(c, layout, run, real.family, REAL, NOT_RUN) for c in columns]
+        rows.append(Row(REAL, real.label, "real", (), tuple(cells)))
+    for model in controls_last(_shown(layout, run.models)):
+        measured = run.measurements.has(layout.stage, layout.family or "", model.key)
+        if layout.none_measured is not None and not measured:
+            continue
+        cells = [
+            measured_cell(c, layout, run, family, model.key, _why_missing(model, layout, c))
+            for c in layout.columns
+            for family in [c.family or layout.family]
+        ]
+        attributes = tuple(model.attributes[header] for header in layout.attributes)
+        rows.append(Row(model.key, model.name, model.kind, attributes, tuple(cells)))
+    if not rows:
+        rows.append(_no_model(layout))
     if layout.floor is not None:
         rows.append(_floor(layout, layout.floor, run))
     table = table_of(layout, _told_apart(rows) if layout.has_gains else _ranked(rows), run)
@@ -270,10 +246,15 @@ def _told_apart(rows: list[Row]) -> list[Row]:
         ]
         for (i, j, _), apart in zip(places, holm([p for *_, p in places]), strict=True):
             if apart:
-                cells = list(marked[i].cells)
-                cells[j] = replace(cells[j], beyond_noise=True)
-                marked[i] = replace(marked[i], cells=tuple(cells))
+                marked[i] = _marked(marked[i], j, beyond_noise=True)
     return marked
+
+
+def _marked(row: Row, j: int, **mark: Any) -> Row:
+    """Return a row whose cell `j` has a mark."""
+    cells = list(row.cells)
+    cells[j] = replace(cells[j], **mark)
+    return replace(row, cells=tuple(cells))
 
 
 def _shown(layout: Layout, models: Sequence[ModelEntry]) -> list[ModelEntry]:
@@ -289,14 +270,14 @@ def _shown(layout: Layout, models: Sequence[ModelEntry]) -> list[ModelEntry]:
     ]
 
 
-def _no_model(layout: Layout, reason: str) -> Row:
-    cells = tuple(Cell(column, None, reason=reason) for column in layout.columns)
+def _no_model(layout: Layout) -> Row:
+    why = "the run has no model for this table"  # only controls, which templates do not describe
+    if layout.none_measured is not None:
+        why = layout.none_measured
+    elif layout.varies is not None:
+        why = f"no two models differ in their {layout.varies.replace('_', ' ')} alone"
+    cells = tuple(Cell(column, None, reason=f"not run: {why}") for column in layout.columns)
     return Row("none", "–", "model", ("–",) * len(layout.attributes), cells)
-
-
-def _record(records: Records, layout: Layout, column: Column, model: ModelEntry) -> Record | None:
-    family = column.family or layout.family
-    return records.find(layout.stage, family, model.key, column.protocol)
 
 
 def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
@@ -315,19 +296,14 @@ def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
 
 
 def measured_cell(
-    column: Column,
-    measurements: Measurements,
-    stage: str,
-    family: str | None,
-    model: str,
-    why_missing: str,
+    column: Column, layout: Layout, run: Run, family: str | None, model: str, why_missing: str
 ) -> Cell:
     """Return the cell of a measurement, or the reason why there is none.
 
     Args:
         column: names the metric and the subset, and the protocol where it is not the tables'.
-        measurements: the measurements of all stages.
-        stage: the stage that measures it.
+        layout: names the stage that measures it.
+        run: has the measurements of all stages.
         family: the measurement's family.
         model: the model's key.
         why_missing: the reason where nothing was measured there.
@@ -335,33 +311,15 @@ def measured_cell(
     Raises:
         InputError: the measurement says that the opposite direction is better.
     """
-    number = measured(
-        measurements,
-        stage,
-        family,
-        model,
-        column.metric,
-        why_missing,
-        direction=column.direction,
-        subset=column.subset,
-        protocol=column.protocol,
-    )
+    place = (run.measurements, layout.stage, family, model, column.metric, why_missing)
+    subset, protocol = column.subset, column.protocol
+    number = measured(*place, direction=column.direction, subset=subset, protocol=protocol)
     return cell_of(column, number)
 
 
 def cell_of(column: Column, number: Number) -> Cell:
     """Return a number as the cell of a column."""
-    return Cell(
-        column,
-        number.value,
-        number.n,
-        number.n_reference,
-        number.interval,
-        number.interval_kind,
-        number.reason,
-        beyond_noise=number.beyond_noise,
-        p=number.p,
-    )
+    return Cell(column, **vars(number))
 
 
 def derived_table(layout: Layout, numbers: LongTable, run: Run, *, counts: bool) -> Table:
@@ -397,12 +355,8 @@ def _floor(layout: Layout, metric: str, run: Run) -> Row:
     cells = []
     for column in layout.columns:
         of_floor = replace(column, metric=metric)
-        of_models = [
-            measured_cell(
-                of_floor, run.measurements, layout.stage, layout.family, model.key, NOT_RUN
-            )
-            for model in ordered
-        ]
+        place = (of_floor, layout, run, layout.family)
+        of_models = [measured_cell(*place, model.key, NOT_RUN) for model in ordered]
         valued = [cell for cell in of_models if cell.value is not None]
         counted = [cell for cell in of_models if cell.n is not None]
         cells.append((valued or counted or of_models or [Cell(of_floor, None, reason=NOT_RUN)])[0])
@@ -414,7 +368,9 @@ def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
     texts = []
     for column in layout.columns:
         drawn_from = "–"
-        for record in _models_first(layout, column, run):
+        family = column.family or layout.family
+        for model in controls_last(run.models):
+            record = run.records.find(layout.stage, family, model.key, column.protocol)
             measured = record.details.get("floors", {}).get(metric, {}) if record else {}
             if column.subset in measured:
                 of_finding = measured[column.subset]["drawn_from"] == "finding"
@@ -423,12 +379,6 @@ def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
         texts.append(drawn_from)
     is_known = any(text != "–" for text in texts)
     return [Foot("Radiographs of the floor", tuple(texts))] if is_known else []
-
-
-def _models_first(layout: Layout, column: Column, run: Run) -> list[Record | None]:
-    """Return the records of a column, those of models before those of controls."""
-    ordered = controls_last(run.models)
-    return [_record(run.records, layout, column, model) for model in ordered]
 
 
 def with_published(row: Row, printed: Mapping[Key, Published], protocol: str) -> Row:
@@ -476,9 +426,7 @@ def _ranked(rows: list[Row]) -> list[Row]:
         for i, value in printed.items():
             place = order.index(value)
             if place < 2:
-                cells = list(ranked[i].cells)
-                cells[j] = replace(cells[j], rank=("best", "second")[place])
-                ranked[i] = replace(ranked[i], cells=tuple(cells))
+                ranked[i] = _marked(ranked[i], j, rank=("best", "second")[place])
     return ranked
 
 
@@ -489,18 +437,13 @@ def is_few(cell: Cell) -> bool:
 
 def noted(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """Number the reasons for missing values, each once, in the order of their appearance."""
-    notes: list[str] = []
-    noted = []
-    for row in rows:
-        cells = []
-        for cell in row.cells:
-            if cell.reason is not None:
-                if cell.reason not in notes:
-                    notes.append(cell.reason)
-                cell = replace(cell, note=notes.index(cell.reason) + 1)
-            cells.append(cell)
-        noted.append(replace(row, cells=tuple(cells)))
-    return noted, notes
+    reasons = dict.fromkeys(c.reason for row in rows for c in row.cells if c.reason is not None)
+    numbers = {reason: number for number, reason in enumerate(reasons, 1)}
+    noted = [
+        replace(row, cells=tuple(replace(c, note=numbers.get(c.reason or "")) for c in row.cells))
+        for row in rows
+    ]
+    return noted, list(reasons)
 
 
 def feet_of(layout: Layout, rows: list[Row], cohort: dict[str, SplitCounts]) -> tuple[Foot, ...]:

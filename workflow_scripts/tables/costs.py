@@ -9,7 +9,7 @@ from workflow_scripts.costs.jobs import OTHER, SHARED
 from workflow_scripts.costs.sums import STAGES, cost_of, is_accounted
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.layout import Column, Layout
-from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.models import ModelEntry, controls_last
 
 ALL: Final = "All stages"
 
@@ -51,12 +51,7 @@ def cost_table(attempts: Sequence[Attempt], models: Sequence[ModelEntry], datase
     counted = [attempt for attempt in attempts if attempt.model != OTHER]
     accounted = is_accounted(counted)
     rows = []
-    groups = [
-        (model.key, model.name, kind)
-        for kind in ("model", "control")
-        for model in models
-        if model.is_control == (kind == "control")
-    ]
+    groups = [(model.key, model.name, model.kind) for model in controls_last(models)]
     for key, label, kind in [*groups, (SHARED, "Shared", "shared")]:
         of_model = [attempt for attempt in counted if attempt.model == key]
         rows += _rows(of_model, key, label, kind, accounted)

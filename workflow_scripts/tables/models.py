@@ -55,6 +55,11 @@ class ModelEntry:
         return self.family == "control"
 
     @property
+    def kind(self) -> str:
+        """The kind of its rows, `model` or `control`."""
+        return "control" if self.is_control else "model"
+
+    @property
     def tuned(self) -> dict[str, Any]:
         """The settings of its fine-tuning except LoRA's; empty if there is none."""
         return dict(json.loads(self.settings.get("finetune") or "{}"))

@@ -29,7 +29,7 @@ from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images
 from workflow_scripts.tables.matrices import PAIRED
 from workflow_scripts.tables.model_cards import model_cards
-from workflow_scripts.tables.models import ModelEntry
+from workflow_scripts.tables.models import ModelEntry, controls_last
 from workflow_scripts.tables.pages import render
 from workflow_scripts.tables.privacy_words import (
     attacker_sentence,
@@ -201,8 +201,7 @@ def at_a_glance(tables: dict[str, Table], models: Sequence[ModelEntry]) -> Table
     )
     layout = replace(sources[0].layout, stem="at_a_glance", attributes=(), columns=columns)
     names = [(REAL, "Real data alone", "real")]
-    names += [(model.key, model.name, "model") for model in models if not model.is_control]
-    names += [(model.key, model.name, "control") for model in models if model.is_control]
+    names += [(model.key, model.name, model.kind) for model in controls_last(models)]
     by_key = {model.key: model for model in models}
     rows = []
     for key, label, kind in names:

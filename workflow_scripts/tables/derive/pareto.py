@@ -148,7 +148,7 @@ def pareto(
         Head(
             standing.model.key,
             standing.model.name,
-            "control" if standing.model.is_control else "model",
+            standing.model.kind,
             {
                 "On the front": {True: "✓", False: "✗", None: "–"}[standing.on_front],
                 "Dominated by": ", ".join(standing.dominated_by) or "–",

@@ -67,9 +67,8 @@ def measure(measurements: Measurements, models: Sequence[ModelEntry]) -> list[Me
             continue
         fid, kid = (_values(measurements, model, metric) for metric in ("fid", "kid"))
         excess = fid - _values(measurements, model, "fid_floor")
-        kind = "control" if model.is_control else "model"
         values = {"fid": fid, "excess": excess, "kid": kid}
-        rows.append(Measured(model.key, model.name, kind, values))
+        rows.append(Measured(model.key, model.name, model.kind, values))
     return rows
 
 
@@ -168,7 +167,4 @@ def _values(measurements: Measurements, model: ModelEntry, metric: str) -> np.nd
 
 def _ranks(values: np.ndarray) -> np.ndarray:
     """Return ranks from 1, (14,); equal values share the smaller rank, and nan stays nan."""
-    ranks = np.full(len(values), np.nan)
-    known = np.isfinite(values)
-    ranks[known] = stats.rankdata(values[known], method="min")
-    return ranks
+    return stats.rankdata(values, method="min", nan_policy="omit")

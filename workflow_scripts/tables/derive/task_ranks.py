@@ -110,11 +110,8 @@ def ranks(values: np.ndarray, decimals: int) -> np.ndarray:
 
     Ties share the lowest rank, and nan stays nan.
     """
-    ranked = np.full(len(values), np.nan)
-    known = np.isfinite(values)
-    printed = [float(f"{value:.{decimals}f}") for value in values[known]]
-    ranked[known] = stats.rankdata(printed, method="min")
-    return ranked
+    printed = np.array([float(f"{value:.{decimals}f}") for value in values])
+    return stats.rankdata(printed, method="min", nan_policy="omit")
 
 
 def with_interval(
