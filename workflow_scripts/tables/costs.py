@@ -8,36 +8,12 @@ from workflow_scripts.costs.attempts import Attempt
 from workflow_scripts.costs.jobs import OTHER, SHARED
 from workflow_scripts.costs.sums import STAGES, cost_of, is_accounted
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
-from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.layout import PHRASES, layout_of, read_yaml
 from workflow_scripts.tables.models import ModelEntry, controls_last
 
 ALL: Final = "All stages"
 
-COSTS: Final = Layout(
-    stem="costs",
-    number="C",
-    title="What the run cost",
-    stage="tables",
-    family=None,
-    attributes=("Stage",),
-    columns=(
-        Column("GPU-hours", "gpu_hours", "none", 2),
-        Column("Wall time (h)", "wall_hours", "none", 3),
-        Column("Peak memory (GiB)", "peak_memory_gib", "none", 2),
-        Column("Jobs", "jobs", "none", 0),
-        Column("Attempts", "attempts", "none", 0),
-        Column("Failed attempts", "failed", "none", 0),
-    ),
-    n_labels=("", ""),
-    explanation=(
-        "GPU-hours are elapsed time times allocated GPUs. Wall time is the sum of elapsed times, "
-        "even if jobs ran at the same time. Peak memory is the largest resident memory of any "
-        "task. All attempts count, including failed and repeated ones. Shared is the work that all "
-        "models need: the cohort, features of real images, and networks trained on real data "
-        "alone. It counts once. The jobs of a SLURM group share its cost equally. The tables "
-        "themselves are not counted."
-    ),
-)
+COSTS: Final = layout_of("costs", read_yaml("costs.yaml"), PHRASES)
 
 
 def cost_table(attempts: Sequence[Attempt], models: Sequence[ModelEntry], dataset: str) -> Table:

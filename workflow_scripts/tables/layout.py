@@ -230,8 +230,13 @@ def _yaml(path: Traversable | Path) -> Any:
     )
 
 
+def read_yaml(name: str) -> Any:
+    """Return what a file of this folder's words holds; the caller names it in full."""
+    return _yaml(_HERE / name)
+
+
 _HERE: Final = files("workflow_scripts.tables")
-PHRASES: Final[dict[str, str]] = _yaml(_HERE / "phrases.yaml")
+PHRASES: Final[dict[str, str]] = read_yaml("phrases.yaml")
 LAYOUTS: Final = read_specs(
     _HERE / "specs",
     PHRASES,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from workflow_scripts.tables.layout import Layout
+from workflow_scripts.tables.layout import Layout, read_yaml
 from workflow_scripts.tables.models import ModelEntry
 
 
@@ -28,104 +28,7 @@ class Page:
 OVERVIEW: Final = "overview"
 OVERVIEW_PAGE: Final = Page(OVERVIEW, "Other tables", "", "")
 
-PAGES: Final = tuple(
-    Page(key, title, group, lead)
-    for key, title, group, lead in (
-        (
-            "fidelity",
-            "Fidelity",
-            "Results",
-            "How close the generated images are to the radiographs that their prompts describe, as "
-            "a whole and for each finding, and how well they match their captions.",
-        ),
-        (
-            "privacy",
-            "Privacy",
-            "Results",
-            "How much the generated images reveal about the patients that a model was trained on, "
-            "and how good the attacker is.",
-        ),
-        (
-            "classification",
-            "Classification",
-            "Results",
-            "A classifier of 14 findings is trained on real images, on synthetic images, or on "
-            "both. It is tested on real patients.",
-        ),
-        (
-            "segmentation",
-            "Segmentation",
-            "Results",
-            "A network that outlines the clavicles is trained on real images, or on real and "
-            "synthetic images. It is tested on real patients.",
-        ),
-        (
-            "reports",
-            "Report generation",
-            "Results",
-            "A report generator is trained on real images, on synthetic images, or on both. Its "
-            "reports are compared with those that radiologists wrote.",
-        ),
-        (
-            "faithfulness",
-            "Does it show what was asked?",
-            "Results",
-            "Whether the images show what their prompts ask for: the findings, a plausible "
-            "anatomy, the texture of a radiograph. Each number has the value of the "
-            "same measure on radiographs beside it.",
-        ),
-        (
-            "ranks",
-            "Ranks",
-            "Results",
-            "The models in order, and whether an order by one measure predicts another.",
-        ),
-        (
-            "images",
-            "Images",
-            "Results",
-            "Images of the same captions by every model, beside the real radiograph.",
-        ),
-        (
-            "cohort",
-            "Cohort",
-            "Method",
-            "The radiographs that the models are trained on and compared with, and those that were "
-            "left out.",
-        ),
-        (
-            "settings",
-            "Settings",
-            "Method",
-            "How the models were fine-tuned and sampled, and how the downstream networks were "
-            "trained.",
-        ),
-        (
-            "cost",
-            "Cost",
-            "Method",
-            "What the run cost, by stage and model, compared with the plan.",
-        ),
-        (
-            "audit",
-            "Audit of the paper",
-            "Appendix",
-            "Statements of the paper, recomputed from its own tables.",
-        ),
-        (
-            "dashes",
-            "Missing values",
-            "Appendix",
-            "Every dash in the tables, with the reason why there is no value.",
-        ),
-        (
-            "provenance",
-            "Provenance",
-            "Appendix",
-            "The code, libraries and devices that made the records behind these numbers.",
-        ),
-    )
-)
+PAGES: Final = tuple(Page(**page) for page in read_yaml("pages.yaml"))
 """In the order of the navigation, after the overview and before the models."""
 
 DOWNSTREAM_NOTE: Final = (

@@ -23,35 +23,14 @@ from workflow_scripts.preflight.cost_model import (
 from workflow_scripts.preflight.rates import Rate, kind_of
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.cohort_counts import SplitCounts
-from workflow_scripts.tables.layout import Column, Layout
+from workflow_scripts.tables.layout import PHRASES, Layout, layout_of, read_yaml
 from workflow_scripts.tables.models import ModelEntry
 
 NOT_PLANNED: Final = "the cost model does not plan this stage"
 NO_JOB: Final = "no job of this stage has run"
 NEVER: Final = "no rate was ever measured: run `make gpu-check` on a GPU"
 
-PLAN: Final = Layout(
-    stem="plan",
-    number="P",
-    title="Planned and actual GPU-hours",
-    stage="tables",
-    family=None,
-    columns=(
-        Column("GPU-hours, planned", "planned_gpu_hours", "none", 3),
-        Column("Work without an estimate", "without_rate", "none", 0),
-        Column("GPU-hours, actual", "gpu_hours", "none", 3),
-        Column("Wall time, actual (h)", "wall_hours", "none", 3),
-    ),
-    n_labels=("", ""),
-    row_header="Stage",
-    explanation=(
-        "A planned value is a sum over the pieces of work whose rate was measured: the rate times "
-        "the count of the config. The next column counts the pieces without a rate. If there are "
-        "any, the planned value is a lower bound. Actual values count all attempts, including "
-        "failed and repeated ones. The plan counts each job once. It was computed when this report "
-        "was made. Stages that need no GPU are not planned."
-    ),
-)
+PLAN: Final = layout_of("plan", read_yaml("plan.yaml"), PHRASES)
 
 
 @dataclass(frozen=True)

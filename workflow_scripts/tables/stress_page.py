@@ -19,6 +19,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import find_in_shards
 from workflow_scripts.faithfulness.stress_measures import DISTANCES, SCORE_COLUMNS
 from workflow_scripts.tables.examples import thumbnail
+from workflow_scripts.tables.layout import read_yaml
 from workflow_scripts.tables.models import ModelEntry
 
 SHOWN: Final = 3
@@ -36,72 +37,19 @@ class Contrast:
         question: the question that it answers.
         words: how the prompts differ, and what a faithful image shows.
         levels: the images of a group, in the order in which they are shown.
+        verdicts: on a group that is as asked, and on one that is not.
         chance: share of groups that are as asked by chance, in words; empty if it is not known.
     """
 
     key: str
     question: str
     words: str
-    levels: tuple[str, ...]
+    levels: Sequence[str]
+    verdicts: Sequence[str]
     chance: str = ""
 
 
-CONTRASTS: Final = (
-    Contrast(
-        "presence",
-        "Is it there, and absent when denied?",
-        "Three prompts describe the same patient: one with a finding, one that does not mention "
-        "it, and one that denies it. Only the first image should show it: a model that reads “no "
-        "effusion” and draws an effusion has read a word, not a sentence.",
-        ("present", "unmentioned", "denied"),
-    ),
-    Contrast(
-        "side",
-        "Is it on the side that was asked for?",
-        "Left and right are the patient's, so left is on the right of the picture. The signs of "
-        "the finding should lie more in the lung that was named.",
-        ("left", "right"),
-        "1 in 2",
-    ),
-    Contrast(
-        "severity",
-        "Does more look like more?",
-        "Mild (or small), moderate and severe (or large): the judge's probability should rise from "
-        "image to image.",
-        ("mild", "moderate", "severe"),
-        "1 in 6",
-    ),
-    Contrast(
-        "zone",
-        "Is it at the height that was asked for?",
-        "The signs should lie more in the upper zones of the lungs in the first image, and more in "
-        "the lower zones in the second.",
-        ("upper", "lower"),
-        "1 in 2",
-    ),
-    Contrast(
-        "device",
-        "Is the device there?",
-        "A tube, a line or a pacemaker is asked for in the first image and not mentioned in the "
-        "second.",
-        ("present", "unmentioned"),
-        "1 in 2",
-    ),
-    Contrast(
-        "wording",
-        "Do other words change the picture?",
-        "Both prompts say the same. The images should hardly differ: the change is given relative "
-        "to the change between asking for a finding and not mentioning it.",
-        ("wording0", "wording1"),
-    ),
-    Contrast(
-        "view",
-        "What does the view change?",
-        "The same content, once portable and supine, once upright. Some change is right; a change "
-        "as large as that of another content is not.",
-        ("portable", "upright"),
-    ),
-)
+CONTRASTS: Final = tuple(Contrast(**entry) for entry in read_yaml("contrasts.yaml"))
 
 _LEVEL_WORDS: Final = {
     "present": "asked for",
@@ -265,7 +213,7 @@ def _group(
         images.append(ShownImage(asked, row["caption"], says, uris.get(row["prompt_id"])))
     as_asked = bool(rows["as_asked"].iloc[0])
     told = bool(rows["told"].iloc[0])
-    verdict = _VERDICTS[contrast.key][0 if as_asked else 1]
+    verdict = contrast.verdicts[0 if as_asked else 1]
     return ShownGroup(finding, told, name, tuple(images), as_asked, verdict)
 
 
@@ -291,20 +239,3 @@ def _says(contrast: str, finding: str, score: float, digits: int) -> str:
     if contrast in ("wording", "view"):
         return f"change {score:.{digits}%}" if score == score else "no scale"
     return f"{finding}: {score:.{digits}%}"
-
-
-_VERDICTS: Final = {
-    "presence": (
-        "Seen only where asked for",
-        "Not seen where asked for, or seen though denied",
-    ),
-    "side": (
-        "Further to the patient's left than the second",
-        "No further to the patient's left than the second",
-    ),
-    "severity": ("Probability rises from image to image", "Out of order"),
-    "zone": ("Higher up in the first than in the second", "Not higher up in the first"),
-    "device": ("Seen where asked for", "Not seen more where asked for"),
-    "wording": ("Nearly the same image", "Another image"),
-    "view": ("Less change than another content makes", "As much change as another content makes"),
-}
