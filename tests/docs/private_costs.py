@@ -14,7 +14,8 @@ import yaml
 from tests.gpu.published import NETWORKS
 from workflow_scripts.finetune.families import get_family
 from workflow_scripts.finetune.lora import LoraSettings, add_lora, trained_parameters
-from workflow_scripts.preflight.needs import CAPTIONED_TRAINING_IMAGES, TRAINING_PATIENTS
+from workflow_scripts.preflight.cost_model import TRAINING_IMAGES
+from workflow_scripts.preflight.needs import TRAINING_PATIENTS
 
 SYSTEMS: Final = {
     "sd_v1_5": ("SD 1.4, 1.5", "sd1"),
@@ -62,7 +63,7 @@ def rows() -> list[str]:
         block = models[key]
         tuned = block["finetune"]
         batch, most = tuned["batch_size"], tuned["per_device_batch_size"]
-        patients = batch * TRAINING_PATIENTS / CAPTIONED_TRAINING_IMAGES
+        patients = batch * TRAINING_PATIENTS / TRAINING_IMAGES
         methods = [False, True] if tuned["method"] == "full" else [True]
         for lora in methods:
             if lora and key in WITHOUT_LORA:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from workflow_scripts.cohort.drawn_prompts import DRAWN
-from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import STRESS, read_manifest, read_prompts
-from workflow_scripts.preflight.cost_model import draws_pool
+from workflow_scripts.preflight.cost_model import draws_pool, prompts_of
 from workflow_scripts.preflight.gpu_memory import Parts
 from workflow_scripts.preflight.needs import GB, checkpoint_bytes, encoded_bytes, image_bytes
 
@@ -164,12 +163,10 @@ def _images_left(config: Mapping[str, Any], key: str, results: Path, curated: bo
     for name in (*prompt_sets_of(dict(config), key), *pools):
         drawn = config["prompt_sets"][name]
         prompts = results / f"cohort/prompts/{name}.parquet"
-        if name == STRESS:
-            number = stress_size(drawn.get("groups"))
-        elif prompts.exists():
+        # The number of test prompts is not known before the cohort is made.
+        number = prompts_of(config, name, 0) or 0
+        if name != STRESS and prompts.exists():
             number = len(read_prompts(prompts))
-        else:  # the number of test prompts is not known before the cohort is made
-            number = drawn.get("captions", 0) * len(drawn.get("seeds", [0]))
         existing = len(list((results / f"generate/{key}/{name}").glob("part-*.parquet")))
         share = max(0.0, 1 - existing / drawn["shards"])
         left += round(share * image_bytes(sampled["size"], number))

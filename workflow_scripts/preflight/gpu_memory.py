@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.preflight.cost_model import measured_as, training_settings
+from workflow_scripts.preflight.cost_model import COUNTED, measured_as, training_settings
 
 GB: Final = 1e9
-COUNTED: Final = Path(__file__).with_name("counted.csv")
 
 MARGIN: Final = 0.08
 """Share of a GPU's memory for its context, other libraries and fragmentation, as in gpu-check."""
 
-_BYTES: Final = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2}
-_STATE: Final = {"adamw": 8, "came": 4, "came_sana": 4}
+BYTES: Final = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2}
+STATE: Final = {"adamw": 8, "came": 4, "came_sana": 4}
 """Bytes of optimiser state per trained parameter; CAME's factors are negligible."""
 
 
@@ -129,7 +128,7 @@ def training_phases(
         images: number of images shown at once; by default the per-device batch.
         captions_ahead: whether captions are encoded by themselves, many steps ahead.
     """
-    low = _BYTES[tuned["mixed_precision"]]
+    low = BYTES[tuned["mixed_precision"]]
     lora = tuned["method"] == "lora"
     texts = {name: low * n for name, n in parts.texts.items()}
     network = {"network": (low if lora else 4) * parts.network}
@@ -139,7 +138,7 @@ def training_phases(
     autoencoder = {"autoencoder": (4 if encodes_in_float32 else low) * parts.autoencoder}
     state = {
         "gradients": 4 * parts.trained,
-        "optimiser": _STATE[tuned.get("optimiser", "adamw")] * parts.trained,
+        "optimiser": STATE[tuned.get("optimiser", "adamw")] * parts.trained,
     }
     # Autocast casts float32 weights for each pass and keeps the copies until it ends.
     copies = {"autocast's copies": low * parts.trained} if low < 4 else {}
@@ -162,7 +161,7 @@ def training_phases(
 
 def sampling_phase(parts: Parts, precision: str, decodes_in_float32: bool) -> Phase:
     """Return the GPU memory while images are sampled, without activations."""
-    low = _BYTES[precision]
+    low = BYTES[precision]
     certain = {name: low * n for name, n in parts.texts.items()}
     certain["network"] = low * parts.network
     certain["autoencoder"] = (4 if decodes_in_float32 else low) * parts.autoencoder

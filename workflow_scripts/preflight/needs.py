@@ -12,33 +12,29 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from string import Template
 from typing import Any, Final
 
-from workflow_scripts.cohort.stress_prompts import stress_size
 from workflow_scripts.common.config import prompt_sets_of
 from workflow_scripts.finetune.families import get_family
+from workflow_scripts.preflight.cost_model import TEST_PROMPTS, TRAINING_IMAGES, prompts_of
+from workflow_scripts.preflight.gpu_memory import BYTES, GB, STATE
 from workflow_scripts.preflight.stage_needs import (
     BASE,
-    CAPTIONED_TRAINING_IMAGES,
-    TEST_PROMPTS,
     StageNeed,
     stage_needs,
 )
 
-GB: Final = 1e9
-TRAINING_IMAGES: Final = 237_388
-"""Captioned training images of MIMIC-CXR, according to the paper."""
+TRAINING_PATIENTS: Final = 64_586
+"""Patients of MIMIC-CXR-JPG's official training split, captioned or not."""
 
-_BYTES: Final = {"no": 4, "fp32": 4, "bf16": 2, "fp16": 2}
 _GRADIENT: Final = 4
 PROCESSES: Final = 4
 """Processes of a training job in `rules/finetune.smk`, one for each GPU."""
 
 KEPT: Final = 2
 """Checkpoints of the progress that finetune/resume.py keeps."""
-
-_STATE: Final = {"adamw": 8, "came": 4, "came_sana": 4}
-"""Bytes of optimiser state per trained parameter: two moments, or CAME's one (and its factors)."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +83,10 @@ is left out."""
 
 def training_memory(parts: Network, tuned: Mapping[str, Any], vae_in_float32: bool) -> float:
     """Return the bytes that fine-tuning needs at least on each GPU, without activations."""
-    low = _BYTES[tuned["mixed_precision"]]
+    low = BYTES[tuned["mixed_precision"]]
     trained = parts.lora if tuned["method"] == "lora" else parts.network
     frozen = parts.texts + (parts.network if tuned["method"] == "lora" else 0)
-    state = 4 + _GRADIENT + _STATE[tuned.get("optimiser", "adamw")]
+    state = 4 + _GRADIENT + STATE[tuned.get("optimiser", "adamw")]
     state += 4 if tuned.get("ema_decay") else 0
     return 1e6 * (state * trained + low * frozen + (4 if vae_in_float32 else low) * parts.vae)
 
@@ -101,7 +97,7 @@ def host_memory(parts: Network, tuned: Mapping[str, Any], vae_in_float32: bool) 
     Each process loads the weights through host memory. The first one also holds a checkpoint while
     writing it.
     """
-    low = _BYTES[tuned["mixed_precision"]]
+    low = BYTES[tuned["mixed_precision"]]
     full = tuned["method"] == "full"
     vae = 4 if vae_in_float32 else low
     weights = (4 if full else low) * parts.network + low * parts.texts + vae * parts.vae
@@ -111,7 +107,7 @@ def host_memory(parts: Network, tuned: Mapping[str, Any], vae_in_float32: bool) 
 
 def sampling_memory(parts: Network, precision: str, vae_in_float32: bool) -> float:
     """Return the bytes that sampling needs at least on the GPU, without activations."""
-    low = _BYTES[precision]
+    low = BYTES[precision]
     weights = low * (parts.network + parts.lora + parts.texts)
     return 1e6 * (weights + (4 if vae_in_float32 else low) * parts.vae)
 
@@ -127,9 +123,9 @@ def attack_needs(config: Mapping[str, Any]) -> list[StageNeed]:
         tuned = config["models"][key].get("finetune")
         if not tuned:
             continue
-        family, low = get_family(config["models"][key]["family"]), _BYTES[tuned["mixed_precision"]]
-        network = _BYTES["fp32"] if tuned["method"] == "full" else low
-        vae = _BYTES["fp32"] if family.encodes_in_float32 else low
+        family, low = get_family(config["models"][key]["family"]), BYTES[tuned["mixed_precision"]]
+        network = BYTES["fp32"] if tuned["method"] == "full" else low
+        vae = BYTES["fp32"] if family.encodes_in_float32 else low
         weights = 1e6 * (
             network * (parts.network + parts.lora) + low * parts.texts + vae * parts.vae
         )
@@ -165,7 +161,7 @@ def checkpoint_bytes(trained: float, tuned: Mapping[str, Any]) -> float:
         trained: number of trained parameters.
         tuned: the model's block `finetune`.
     """
-    each = 4 + _STATE[tuned.get("optimiser", "adamw")] + (4 if tuned.get("ema_decay") else 0)
+    each = 4 + STATE[tuned.get("optimiser", "adamw")] + (4 if tuned.get("ema_decay") else 0)
     return trained * ((KEPT + 1) * each + 4)
 
 
@@ -176,165 +172,52 @@ def image_bytes(size: int, images: int) -> int:
 
 def images_of(config: Mapping[str, Any], model: str, test_prompts: int) -> int:
     """Return the number of images to sample from a model, over all its prompt sets."""
-    sets = config["prompt_sets"]
-    numbers = {
-        "test": test_prompts,
-        "privacy": sets["privacy"]["captions"] * len(sets["privacy"]["seeds"]),
-        "augment": sets["augment"]["captions"],
-        "stress": stress_size(sets["stress"].get("groups")),
-    }
-    return sum(numbers[name] for name in prompt_sets_of(dict(config), model))
+    sets = prompt_sets_of(dict(config), model)
+    return sum(prompts_of(config, name, test_prompts) or 0 for name in sets)
 
 
 def table(config: Mapping[str, Any]) -> str:
     """Return the page `docs/needs.md`: the least needs of each of the paper's systems."""
-    lines = [_HEAD]
+    models = []
     for key, parts in PUBLISHED.items():
         block = config["models"][key]
-        family, sampled, tuned = (
-            get_family(block["family"]),
-            block["generate"],
-            block.get("finetune"),
-        )
-        memory, saved, together, host, encoded, progress = ("–",) * 6
-        if tuned:
+        family, sampled = get_family(block["family"]), block["generate"]
+        to_tune = ["–"] * 6
+        if tuned := block.get("finetune"):
             trained = 1e6 * (parts.lora if tuned["method"] == "lora" else parts.network)
-            bytes_ = training_memory(parts, tuned, family.encodes_in_float32)
-            memory, saved, together = map(_gb, (bytes_, parts.saved, bytes_ + parts.saved))
-            host = _gb(host_memory(parts, tuned, family.encodes_in_float32))
-            encoded = _gb(encoded_bytes(parts.encoded, TRAINING_IMAGES))
-            progress = _gb(checkpoint_bytes(trained, tuned))
+            memory = training_memory(parts, tuned, family.encodes_in_float32)
+            host = host_memory(parts, tuned, family.encodes_in_float32)
+            encoded = encoded_bytes(parts.encoded, TRAINING_IMAGES)
+            on_disk = (encoded, checkpoint_bytes(trained, tuned))
+            sizes = (memory, parts.saved, memory + parts.saved, host, *on_disk)
+            to_tune = [_gb(size) for size in sizes]
         precision = sampled["precision"]
         sampling = _gb(sampling_memory(parts, precision, family.decodes_in_float32))
         images = _gb(image_bytes(sampled["size"], images_of(config, key, TEST_PROMPTS)))
-        name = block["display"]["name"]
-        cells = [
-            name,
-            memory,
-            saved,
-            together,
-            host,
-            encoded,
-            progress,
-            f"{sampling} ({precision})",
-            images,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", _STAGES]
+        models.append([block["display"]["name"], *to_tune, f"{sampling} ({precision})", images])
+    stages = []
     for need in [*stage_needs(config), *attack_needs(config)]:
         gpu = [need.gpu, need.activations, need.gpu + need.activations]
-        sizes = [_gb(size) if sum(gpu) else "–" for size in gpu]
+        on_gpu = [_gb(size) if sum(gpu) else "–" for size in gpu]
         millions = f"{need.parameters / 1e6:,.1f}" if need.parameters else "–"
-        cells = [need.stage, need.network, millions, *sizes, _gb(need.host), _gb(need.disk)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _TAIL])
+        rest = (_gb(need.host), _gb(need.disk))
+        stages.append([need.stage, need.network, millions, *on_gpu, *rest])
+    each = TRAINING_IMAGES / TRAINING_PATIENTS
+    page = Path(__file__).with_name("needs_page.md").read_text(encoding="utf-8")
+    return Template(page).substitute(
+        models="\n".join(f"| {' | '.join(cells)} |" for cells in models),
+        stages="\n".join(f"| {' | '.join(cells)} |" for cells in stages),
+        patients=f"{TRAINING_PATIENTS:,}",
+        captioned=f"{TRAINING_IMAGES:,}",
+        each=f"{each:.1f}",
+        passes=f"{128 / each:.0f}",
+    )
 
 
 def _gb(number: float) -> str:
     """Format bytes as GB, rounded up, with one decimal below 10."""
     value = number / GB
     return f"{math.ceil(value * 10) / 10:.1f}" if value < 10 else f"{math.ceil(value):,}"
-
-
-_HEAD: Final = """\
-# What the paper's systems and stages need at least
-
-`python -m workflow_scripts.preflight.needs > docs/needs.md` computes this page from numbers of
-parameters and `config.yaml`. **Nothing on it is measured.** For each number it says whether it is
-counted or estimated. GB are 10^9 bytes. `make gpu-check` measures what a job really takes.
-
-## Fine-tuning and sampling
-
-- Weights, state, counted: weights, gradients and optimiser state of what is trained, in float32;
-  all else in `mixed_precision`; on each GPU.
-- Saved, counted without a GPU: what autograd saves in a step of `per_device_batch_size` images with
-  gradient checkpointing, and what the largest recomputed block saves. Copies of weights that
-  autocast makes are included if they are saved. Each storage counts once.
-- GPU, an estimate: the sum of the two. It leaves out gradients of activations, the kernels' own
-  memory and what the allocator rounds up. Where a GPU is too small, lower `per_device_batch_size`
-  (the total batch stays) or sampling's `batch_size`.
-- Host, an estimate, for all four processes: each holds 4 GB of libraries (assumed) and the weights
-  as they are loaded, and the first also holds the checkpoint that it writes.
-- Encoded, counted: `results/finetune/.encoded` for 237,388 images at 512 pixels. Models with the
-  same autoencoder's weights share them.
-- Progress, counted: the checkpoints that an unfinished training keeps at the same time, and the
-  trained weights. A model that is trained in full gets a copy of its base's other components, too.
-- GPU, sampling, counted: weights alone, without activations.
-- Images, an estimate: one byte for each pixel; all prompt sets, with 5,034 test prompts.
-
-All in GB:
-
-| model | weights, state | saved | GPU | host | encoded | progress | GPU, sampling | images |
-|---|---|---|---|---|---|---|---|---|"""
-
-_STAGES: Final = """\
-The base checkpoints themselves are not included.
-
-## The other stages
-
-Each job takes one GPU. Training a report generator takes four, and each needs what the row says.
-Scores of fidelity and privacy are computed on the CPU.
-
-- Parameters, in millions, counted.
-- Weights and state, counted: weights in float32 (networks of 7 billion parameters in 16 bits); in
-  training also the gradients and Adam's state of what is trained; images that are kept on the GPU.
-- Activations, estimates. In training what autograd saves (counted, as above) with the settings of
-  `config.yaml`; report generators with their longest texts, 2,048 tokens. Otherwise the inputs
-  and outputs of the widest module (counted), or a language model's cache of the tokens that it has
-  read and written.
-- Host, an estimate: 4 GB of libraries (assumed), weights, images and features in memory. The rules
-  request more than that (a test compares them).
-- Disk, an estimate: what the job writes, its progress included. Features of RAD-DINO and
-  re-identification are those of 237,388 training images, of the other encoders those of 5,034 test
-  images. A published radiograph counts as 1.5 MB. Re-identification is trained only where
-  `encoders.reid.train` asks for it; the row has 64 pairs of 256 pixels.
-
-Sizes in GB:
-
-| stage | network | parameters | weights and state | activations | GPU | host | disk |
-|---|---|---|---|---|---|---|---|"""
-
-TRAINING_PATIENTS: Final = 64_586
-"""Patients of MIMIC-CXR-JPG's official training split, captioned or not."""
-
-
-def _private() -> str:
-    """Return how often a step with a guarantee passes through a network."""
-    each = CAPTIONED_TRAINING_IMAGES / TRAINING_PATIENTS
-    images, patients = f"{CAPTIONED_TRAINING_IMAGES:,}", f"{TRAINING_PATIENTS:,}"
-    mean, passes = f"{each:.1f}", f"{128 / each:.0f}"
-    return f"""\
-Fine-tuning with a guarantee (`finetune.privacy`) goes through the network once for every patient
-drawn, not once for a batch. MIMIC-CXR-JPG's training split has {patients} patients: {images}
-captioned radiographs are at least {mean} per patient on average. A batch of 128 images is then
-some {passes} patients, and as many passes, where 16 images at once take 8. A guarantee needs one
-more copy of the trained weights' gradient, which LoRA makes small, and none per image. The extra
-time was not measured on a GPU.
-"""
-
-
-_TAIL: Final = (
-    """\
-All encoders of a job are on the GPU at the same time. ResNet-50 saves 0.086 GB for each image of
-224 pixels in float32: 768 at once take 66 GB, so that `per_device_batch_size` is 256, in bf16. A
-report generator on a GPU of 40 GB needs `per_device_batch_size: 8` and `generate_batch_size: 16`.
-
-Losses for attacks on membership and on canaries are measured under every fine-tuned model, and
-for membership under LLM-CXR; the rows are for the model that needs most. Their activations are
-those that a training step of as many images saves; losses without a gradient need less.
-
-A curated set is made on request, and its rows are for one model. Two jobs write large temporary
-files: the pool with planted leaks, each also mirrored, is removed when the lenses have looked; the
-gray values of the radiographs, when the search has ended. Their time on a GPU was not measured;
-`make plan PLAN="--curate sana"` lists the work.
-
-"""
-    + _private()
-    + """
-Every run compares the free disk with what its planned fine-tuning and sampling will write, before
-its first job. Features, records and controls are not counted there.
-"""
-)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

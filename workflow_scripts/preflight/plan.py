@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from workflow_scripts.cohort.drawn_prompts import DRAWN
-from workflow_scripts.cohort.stress_prompts import stress_size
-from workflow_scripts.common.config import prompt_sets_of, validate_config
+from workflow_scripts.common.config import validate_config
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import write_text
 from workflow_scripts.preflight.check import read_config
@@ -39,6 +38,7 @@ from workflow_scripts.preflight.cost_model import (
     estimate,
     expected_cohort,
     measured_as,
+    prompts_of,
     works,
 )
 from workflow_scripts.preflight.made_from import MANIFEST, cohort_is_of
@@ -48,6 +48,7 @@ from workflow_scripts.preflight.needs import (
     checkpoint_bytes,
     encoded_bytes,
     image_bytes,
+    images_of,
 )
 from workflow_scripts.preflight.rates import FOLDERS, PARTS, Rate, read_rates
 
@@ -167,21 +168,12 @@ def disk(
             lora = tuned["method"] == "lora"
             trained = parts.lora * rank / 32 if lora else parts.network
             progress = checkpoint_bytes(1e6 * trained, tuned) / GB
-        images = image_bytes(sampled["size"], _images(config, cohort, key, key in curated)) / GB
+        number = images_of(config, key, cohort.test_prompts or 0)
+        if key in curated and draws_pool(config, key):
+            number += prompts_of(config, DRAWN, None) or 0
+        images = image_bytes(sampled["size"], number) / GB
         rows.append((key, encoded if known or not tuned else None, progress, images))
     return rows
-
-
-def _images(config: Mapping[str, Any], cohort: Cohort, key: str, curated: bool) -> int:
-    sets = config["prompt_sets"]
-    drawn = {
-        "test": cohort.test_prompts or 0,
-        "privacy": sets["privacy"]["captions"] * len(sets["privacy"]["seeds"]),
-        "augment": sets["augment"]["captions"],
-        "stress": stress_size(sets["stress"].get("groups")),
-    }
-    pool = sets[DRAWN]["captions"] if curated and draws_pool(config, key) else 0
-    return pool + sum(drawn[name] for name in prompt_sets_of(dict(config), key))
 
 
 def text(

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from workflow_scripts.curate.kinds import KINDS
+from workflow_scripts.preflight.cost_model import TEST_PROMPTS, TRAINING_IMAGES
 
-CAPTIONED_TRAINING_IMAGES: Final = 237_388
-TEST_PROMPTS: Final = 5_034
 BASE: Final = 4e9
 """Bytes of host memory of a process with torch and a GPU context; an assumption."""
 
@@ -145,7 +144,7 @@ def _extraction() -> list[StageNeed]:
         ("DenseNet-121", "densenet_121", "densenet_121", 1024, False),
     ):
         number = PARAMETERS[network]
-        disk = 4 * width * (CAPTIONED_TRAINING_IMAGES if training else TEST_PROMPTS)
+        disk = 4 * width * (TRAINING_IMAGES if training else TEST_PROMPTS)
         host = BASE + READ_AHEAD + 4 * number + disk
         rule = "features_training" if training else "features_fidelity"
         stage = f"features: {name}"
@@ -155,7 +154,7 @@ def _extraction() -> list[StageNeed]:
 
 def _reid() -> list[StageNeed]:
     number = PARAMETERS["siamese"]
-    host = BASE + 256 * 256 * CAPTIONED_TRAINING_IMAGES
+    host = BASE + 256 * 256 * TRAINING_IMAGES
     return [
         StageNeed(
             "re-identification, training",
@@ -172,7 +171,7 @@ def _reid() -> list[StageNeed]:
 
 def _scores(privacy: int) -> list[StageNeed]:
     """Scores, computed on the CPU from features in float32 and a copy in float64."""
-    values = (768 + 128) * (CAPTIONED_TRAINING_IMAGES + privacy + TEST_PROMPTS)
+    values = (768 + 128) * (TRAINING_IMAGES + privacy + TEST_PROMPTS)
     pairs = 8 * 32 * privacy
     test = 2 * TEST_PROMPTS * 2048
     return [
@@ -192,7 +191,7 @@ def _attack(privacy: int) -> StageNeed:
     tiles = 4096 + 2 * 16 * 768
     number = PARAMETERS["rad_dino"]
     nearest = 17 * 2048 * 50 * (4 + 8)
-    disk = tiles * (CAPTIONED_TRAINING_IMAGES + privacy)
+    disk = tiles * (TRAINING_IMAGES + privacy)
     block = 4 * (2 * 2048 * 16 * 768 + 4 * 2048**2) + nearest
     name = "privacy: extraction, each model"
     gpu, host = 4 * number + block, BASE + READ_AHEAD + 2 * disk
@@ -240,8 +239,8 @@ def _curation(config: Mapping[str, Any]) -> list[StageNeed]:
     pool = drawn.get("captions", TEST_PROMPTS) * len(drawn.get("seeds", [0]))
     count = 2 * (pool + len(KINDS) * policy["planted"] + policy["held_out"])
     pixels, values = 512**2, 768 + 128
-    films = 4 * 4 * 32**2 * CAPTIONED_TRAINING_IMAGES
-    blocks = 6 * 4 * 128 * CAPTIONED_TRAINING_IMAGES
+    films = 4 * 4 * 32**2 * TRAINING_IMAGES
+    blocks = 6 * 4 * 128 * TRAINING_IMAGES
     networks = PARAMETERS["rad_dino"] + PARAMETERS["siamese"]
     (look,) = _looking(tasks["classification"]["repeats"])
     return [
@@ -250,7 +249,7 @@ def _curation(config: Mapping[str, Any]) -> list[StageNeed]:
                   BASE + READ_AHEAD + 4 * networks + 4 * values * count,
                   (pixels + 2 * 4 * values) * count),
         StageNeed("curate: search, each model", "curate_lenses", "–", 0, films, blocks,
-                  BASE + 2 * films + 12 * values * (CAPTIONED_TRAINING_IMAGES + count),
+                  BASE + 2 * films + 12 * values * (TRAINING_IMAGES + count),
                   films + 300 * count),
         replace(look, stage="curate: looking at the pool", rule="curate_look",
                 disk=2 * 5e3 * pool),
