@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.common.records import Record, Value, provenance
-from workflow_scripts.downstream.outcomes import Outcomes
+from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
 
 
 def score_parser(doc: str | None) -> argparse.ArgumentParser:
@@ -22,6 +22,21 @@ def score_parser(doc: str | None) -> argparse.ArgumentParser:
     add("--keep-draws", action="store_true", help="record the gain on each drawn test set")
     add("--output", type=Path, required=True, help="the record, JSON")
     return parser
+
+
+def read_arms(args: argparse.Namespace) -> tuple[list[Outcomes], list[Outcomes] | None]:
+    """Return the runs of the arm and of its baseline, which is None if it is not given.
+
+    Raises:
+        InputError: a file cannot be read, the runs of an arm differ in more than their seed, or the
+            two arms were tested on other images.
+    """
+    arm = read_repeats(args.outcomes)
+    if not args.baseline:
+        return arm, None
+    baseline = read_repeats(args.baseline)
+    check_same_test(baseline[0], arm[0], args.outcomes[0])
+    return arm, baseline
 
 
 def record_of(

@@ -132,21 +132,11 @@ def histogram(counted: Sequence[Lengths], sets: Sequence[CaptionSet]) -> pd.Data
     """Return how many captions have which length: a row for each encoder, set and length."""
     rows = []
     for lengths in counted:
+        of_encoder = (lengths.encoder, lengths.limit, " ".join(lengths.models), lengths.unit)
         for caption_set, counts in zip(sets, lengths.counts, strict=True):
-            values, captions = np.unique(counts, return_counts=True)
-            for value, n in zip(values.tolist(), captions.tolist(), strict=True):
-                rows.append(
-                    {
-                        "caption_source": caption_set.source,
-                        "prompt_set": caption_set.prompt_set,
-                        "text_encoder": lengths.encoder,
-                        "limit": lengths.limit,
-                        "models": " ".join(lengths.models),
-                        "unit": lengths.unit,
-                        "length": value,
-                        "captions": n,
-                    }
-                )
+            head = (caption_set.source, caption_set.prompt_set, *of_encoder)
+            pairs = zip(*np.unique(counts, return_counts=True), strict=True)
+            rows += [(*head, int(length), int(captions)) for length, captions in pairs]
     columns = ["caption_source", "prompt_set", "text_encoder", "limit", "models", "unit"]
     frame = pd.DataFrame(rows, columns=[*columns, "length", "captions"])
     return frame.astype({"limit": "Int64"})
@@ -156,23 +146,12 @@ def shares_cut(counted: Sequence[Lengths], sets: Sequence[CaptionSet]) -> pd.Dat
     """Return how many captions each model cuts: a row for each model, encoder and caption set."""
     rows = []
     for lengths in counted:
-        shares = lengths.cut()
+        shares: Sequence[float | None] = lengths.cut() or [None] * len(sets)
         for model in lengths.models:
-            for i, (caption_set, counts) in enumerate(zip(sets, lengths.counts, strict=True)):
-                rows.append(
-                    {
-                        "model": model,
-                        "text_encoder": lengths.encoder,
-                        "limit": lengths.limit,
-                        "caption_source": caption_set.source,
-                        "prompt_set": caption_set.prompt_set,
-                        "captions": len(counts),
-                        "unit": lengths.unit,
-                        "mean_length": float(counts.mean()),
-                        "longest": int(counts.max()),
-                        "share_cut": None if shares is None else shares[i],
-                    }
-                )
+            for caption_set, counts, share in zip(sets, lengths.counts, shares, strict=True):
+                head = (model, lengths.encoder, lengths.limit, caption_set.source)
+                spread = (float(counts.mean()), int(counts.max()), share)
+                rows.append((*head, caption_set.prompt_set, len(counts), lengths.unit, *spread))
     columns = ["model", "text_encoder", "limit", "caption_source", "prompt_set", "captions"]
     frame = pd.DataFrame(rows, columns=[*columns, "unit", "mean_length", "longest", "share_cut"])
     return frame.astype({"limit": "Int64"})

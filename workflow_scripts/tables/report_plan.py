@@ -23,7 +23,7 @@ from workflow_scripts.preflight.cost_model import (
 from workflow_scripts.preflight.rates import Rate, kind_of
 from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.cohort_counts import SplitCounts
-from workflow_scripts.tables.layout import PHRASES, Layout, layout_of, read_yaml
+from workflow_scripts.tables.layout import PHRASES, layout_of, read_yaml
 from workflow_scripts.tables.models import ModelEntry
 
 NOT_PLANNED: Final = "the cost model does not plan this stage"
@@ -97,8 +97,8 @@ def plan_section(
                 by_model.append(row(f"{planned_as}-{stage}", f"{name}: {title}", estimates, taken))
     return PlanSection(
         _sentence(by_stage[-1], len(all_estimates), kind),
-        _table(PLAN, by_stage, kind, used, rated),
-        _table(PLAN, by_model, kind, used, rated),
+        _table(by_stage, kind, used, rated),
+        _table(by_model, kind, used, rated),
     )
 
 
@@ -177,9 +177,7 @@ def _sentence(total: Row, pieces: int, kind: str | None) -> str:
     return f"{plan}. {took}"
 
 
-def _table(
-    layout: Layout, rows: Sequence[Row], kind: str | None, used: str | None, rated: bool
-) -> Table:
+def _table(rows: Sequence[Row], kind: str | None, used: str | None, rated: bool) -> Table:
     numbered, notes = noted(rows)
     if kind is None:
         where = "No rate was ever measured."
@@ -192,5 +190,5 @@ def _table(
             f"The run used no GPU of a known kind. The rates are those of the {kind}, for which "
             "most rates were measured."
         )
-    caption = f"{layout.title}. {where} {layout.explanation}"
-    return Table(layout, tuple(numbered), (), caption, tuple(notes))
+    caption = f"{PLAN.title}. {where} {PLAN.explanation}"
+    return Table(PLAN, tuple(numbered), (), caption, tuple(notes))

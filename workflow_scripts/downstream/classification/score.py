@@ -35,8 +35,8 @@ from workflow_scripts.downstream.gains import (
     values_of,
     without,
 )
-from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
-from workflow_scripts.downstream.scoring_run import record_of, score_parser
+from workflow_scripts.downstream.outcomes import Outcomes
+from workflow_scripts.downstream.scoring_run import read_arms, record_of, score_parser
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = score_parser(__doc__)
     parser.add_argument("--manifest", type=Path, required=True)
     args = parser.parse_args(argv)
-    arm = read_repeats(args.outcomes)
-    baseline = read_repeats(args.baseline) if args.baseline else None
-    if baseline is not None:
-        check_same_test(baseline[0], arm[0], args.outcomes[0])
+    arm, baseline = read_arms(args)
     labels = true_labels(arm[0], read_manifest(args.manifest), str(args.outcomes[0]))
     patients = arm[0].rows["patient_id"].to_numpy()
     computed = values(labels, patients, arm, baseline, args.bootstrap, args.seed)

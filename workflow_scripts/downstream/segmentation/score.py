@@ -29,8 +29,8 @@ from workflow_scripts.downstream.gains import (
     values_of,
     without,
 )
-from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
-from workflow_scripts.downstream.scoring_run import record_of, score_parser
+from workflow_scripts.downstream.outcomes import Outcomes
+from workflow_scripts.downstream.scoring_run import read_arms, record_of, score_parser
 from workflow_scripts.downstream.segmentation.metrics import Counts, dice, drawn, pooled_dice
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,7 @@ _EMPTY: Final = "every test image has an empty pseudo-mask"
 def main(argv: list[str] | None = None) -> None:
     """Run the script; see `--help`."""
     args = score_parser(__doc__).parse_args(argv)
-    arm = read_repeats(args.outcomes)
-    baseline = read_repeats(args.baseline) if args.baseline else None
-    if baseline is not None:
-        check_same_test(baseline[0], arm[0], args.outcomes[0])
+    arm, baseline = read_arms(args)
     check_same_masks([*arm, *(baseline or [])], [*args.outcomes, *args.baseline])
     rows = arm[0].rows
     not_empty = rows["true"] > 0
@@ -105,11 +102,14 @@ def values(
     rows = arm[0].rows
     computed += _compared(arm, baseline, "true", "both", "", _EMPTY, bootstrap, seed)
     if rows["exact_true"].isna().all():
-        return computed + [
-            value for metric in METRICS for value in without(f"{metric}_exact", 0, NO_EXACT)
-        ]
+        return computed + none_of("_exact", NO_EXACT)
     names = ("exact_true", "exact_both", "_exact", EXACT_EMPTY)
     return computed + _compared(arm, baseline, *names, bootstrap, seed)
+
+
+def none_of(suffix: str, reason: str) -> list[Value]:
+    """Return the values of all metrics where there are none; `suffix` ends the metrics' names."""
+    return [value for metric in METRICS for value in without(f"{metric}{suffix}", 0, reason)]
 
 
 def _compared(
@@ -136,7 +136,7 @@ def _compared(
     """
     rows = np.flatnonzero((arm[0].rows[true] > 0).to_numpy())
     if not len(rows):
-        return [value for metric in METRICS for value in without(f"{metric}{suffix}", 0, reason)]
+        return none_of(suffix, reason)
     patients = arm[0].rows["patient_id"].to_numpy()[rows]
 
     def measured(runs: Sequence[Outcomes]) -> dict[str, Measured]:

@@ -22,14 +22,14 @@ from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.common.settings import add_flags
-from workflow_scripts.downstream.gains import LEVEL, percentiles, without
+from workflow_scripts.downstream.gains import LEVEL, percentiles
 from workflow_scripts.downstream.segmentation.masks import exact_squares, read_masks
 from workflow_scripts.downstream.segmentation.metrics import count
 from workflow_scripts.downstream.segmentation.score import (
     EXACT_EMPTY,
-    METRICS,
     NO_EXACT,
     measure,
+    none_of,
 )
 from workflow_scripts.downstream.segmentation.settings import SegmenterSettings
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     ids = test["image_id"].tolist()
     predicted = masks.squares(ids, args.size, args.threads, str(args.masks))
     itself = "its masks are what this Dice is measured against"
-    computed = [value for metric in METRICS for value in without(metric, 0, itself)]
+    computed = none_of("", itself)
     details = {
         "labeller": masks.run["labeller"],
         "size": args.size,
@@ -56,9 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         "n_test_exact": 0,
     }
     if args.exact_masks is None:
-        computed += [
-            value for metric in METRICS for value in without(f"{metric}_exact", 0, NO_EXACT)
-        ]
+        computed += none_of("_exact", NO_EXACT)
     else:
         of_test = [masks.by_id[name] for name in ids]
         has, exact = exact_squares(args.exact_masks, of_test, args.size, args.threads)
@@ -97,7 +95,7 @@ def exact_values(
     """
     drawn_by_hand = exact.any(axis=(1, 2))
     if not drawn_by_hand.any():
-        return [v for metric in METRICS for v in without(f"{metric}_exact", 0, EXACT_EMPTY)]
+        return none_of("_exact", EXACT_EMPTY)
     counts = count(predicted[drawn_by_hand], exact[drawn_by_hand])
     measured = measure([counts], patients[drawn_by_hand], bootstrap, seed)
     computed = []
