@@ -209,83 +209,62 @@ def test_missing_files_are_found_before_anything_is_computed(
     assert not (tmp_path / "out.progress").exists()
 
 
-def test_after_a_broken_image_is_mended_only_the_rest_is_computed(
+@pytest.fixture
+def stopped(
     weights: SimpleNamespace,
     cohort: SimpleNamespace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    arguments = ("--manifest", cohort.manifest, "--image-split", "test")
-    options = {"encoders": ["rad_dino"], "batch_size": 2}
-    run(weights, tmp_path / "whole", *arguments, **options)
+    """Stop an extraction at a broken image and mend it; return what runs it, and what it computes.
+
+    The function extracts to a folder, by default that of the stopped extraction.
+    """
+
+    def extract(out: str = "out", **changed: object) -> None:
+        arguments = ("--manifest", cohort.manifest, "--image-split", "test")
+        options = {"encoders": ["rad_dino"], "batch_size": 2, **changed}
+        run(weights, tmp_path / out, *arguments, **options)
+
     good = (cohort.images / "4.png").read_bytes()
     (cohort.images / "4.png").write_bytes(good[:40])
     with pytest.raises(InputError, match="cannot decode"):
-        run(weights, tmp_path / "out", *arguments, **options)
+        extract()
     (cohort.images / "4.png").write_bytes(good)
-    seen = count_images(monkeypatch)
-    run(weights, tmp_path / "out", *arguments, **options)
+    return extract, count_images(monkeypatch)
+
+
+def test_after_a_broken_image_is_mended_only_the_rest_is_computed(stopped, tmp_path: Path):
+    extract, seen = stopped
+    extract()
     assert seen == [1]
+    extract("whole")
     assert same_bytes(tmp_path / "whole", tmp_path / "out", ["rad_dino"])
 
 
 def test_progress_of_images_that_changed_is_not_used(
-    weights: SimpleNamespace,
-    cohort: SimpleNamespace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    stopped, cohort: SimpleNamespace, tmp_path: Path
 ):
-    arguments = ("--manifest", cohort.manifest, "--image-split", "test")
-    options = {"encoders": ["rad_dino"], "batch_size": 2}
-    good = (cohort.images / "4.png").read_bytes()
-    (cohort.images / "4.png").write_bytes(b"broken")
-    with pytest.raises(InputError):
-        run(weights, tmp_path / "out", *arguments, **options)
-    (cohort.images / "4.png").write_bytes(good)
+    extract, seen = stopped
     (cohort.images / "0.png").write_bytes((cohort.images / "8.png").read_bytes())
-    seen = count_images(monkeypatch)
-    run(weights, tmp_path / "out", *arguments, **options)
+    extract()
     assert sum(seen) == 5
-    run(weights, tmp_path / "whole", *arguments, **options)
+    extract("whole")
     assert same_bytes(tmp_path / "whole", tmp_path / "out", ["rad_dino"])
 
 
-def test_progress_of_other_settings_is_not_used(
-    weights: SimpleNamespace,
-    cohort: SimpleNamespace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    arguments = ("--manifest", cohort.manifest, "--image-split", "test")
-    good = (cohort.images / "4.png").read_bytes()
-    (cohort.images / "4.png").write_bytes(b"broken")
-    options = {"encoders": ["rad_dino"], "batch_size": 2}
-    with pytest.raises(InputError):
-        run(weights, tmp_path / "out", *arguments, **options)
-    (cohort.images / "4.png").write_bytes(good)
-    seen = count_images(monkeypatch)
-    run(weights, tmp_path / "out", *arguments, **options, protocol="as_published")
+def test_progress_of_other_settings_is_not_used(stopped):
+    extract, seen = stopped
+    extract(protocol="as_published")
     assert sum(seen) == 5
 
 
-def test_progress_of_other_code_is_not_used(
-    weights: SimpleNamespace,
-    cohort: SimpleNamespace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    arguments = ("--manifest", cohort.manifest, "--image-split", "test")
-    good = (cohort.images / "4.png").read_bytes()
-    (cohort.images / "4.png").write_bytes(b"broken")
-    options = {"encoders": ["rad_dino"], "batch_size": 2}
-    with pytest.raises(InputError):
-        run(weights, tmp_path / "out", *arguments, **options)
-    (cohort.images / "4.png").write_bytes(good)
+def test_progress_of_other_code_is_not_used(stopped, monkeypatch: pytest.MonkeyPatch):
+    extract, seen = stopped
     digests = script.own_digests
     edited = "features/encoders/rad_dino.py another"
     monkeypatch.setattr(script, "own_digests", lambda *a: [*digests(*a)[1:], edited])
-    seen = count_images(monkeypatch)
-    run(weights, tmp_path / "out", *arguments, **options)
+    extract()
     assert sum(seen) == 5
 
 

@@ -365,6 +365,20 @@ def train_command(
     return [sys.executable, "-m", "workflow_scripts.finetune.train", *words]
 
 
+def in_two_processes(command: list[str]) -> str:
+    """Run a script on two processes of one machine, without GPUs; return its log."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [command[0], *launcher, *command[1:]],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stderr
+
+
 _ADAPTER = {
     "method": "lora",
     "lora": LoraSettings(4, 4, False, ("attention",)),
@@ -452,18 +466,9 @@ def test_two_processes_and_one_that_accumulates_give_the_same_weights(
         tmp_path / "one_progress",
         settings(epochs=6, batch_size=4, per_device_batch_size=2, caption_dropout=0.2),
     )
-    command = train_command(base, manifest, tmp_path / "two", tmp_path / "two_progress")
-    command[command.index("--epochs") + 1] = "6"
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [command[0], *launcher, *command[1:]],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "4 = 2 device(s) x 2 x 1" in done.stderr
+    place = (tmp_path / "two", tmp_path / "two_progress")
+    log = in_two_processes(train_command(base, manifest, *place, {"epochs": 6}))
+    assert "4 = 2 device(s) x 2 x 1" in log
     weights = "checkpoint/unet/diffusion_pytorch_model.safetensors"
     start = load_file(base.folder / "unet" / "diffusion_pytorch_model.safetensors")
     one, two = (load_file(tmp_path / name / weights) for name in ("one", "two"))
@@ -501,19 +506,8 @@ def test_two_processes_and_one_draw_clip_and_noise_the_same_patients(
     assert min(drawn) <= 1 < max(drawn)
     family, base = get_family("stable_diffusion"), tiny_sd[1]
     finetune(family, base, manifest, tmp_path / "one", tmp_path / "one_progress", chosen)
-    command = train_command(
-        base, manifest, tmp_path / "two", tmp_path / "two_progress", {**_PRIVATE_FLAGS, "epochs": 6}
-    )
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [command[0], *launcher, *command[1:]],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    place = (tmp_path / "two", tmp_path / "two_progress")
+    in_two_processes(train_command(base, manifest, *place, {**_PRIVATE_FLAGS, "epochs": 6}))
     weights = "checkpoint/pytorch_lora_weights.safetensors"
     one, two = (load_file(tmp_path / name / weights) for name in ("one", "two"))
     start_at_zero = [key for key in one if "lora_B" in key or "up.weight" in key]
