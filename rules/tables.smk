@@ -7,34 +7,18 @@
 # On request release.tar.gz: what may be published, after a search for images, captions and ids.
 
 from workflow_scripts.finetune.families import modules_of
+from workflow_scripts.tables.figure_list import FIGURES as ALL_FIGURES
+from workflow_scripts.tables.figure_list import LIST as FIGURE_LIST
 from workflow_scripts.tables.layout import LAYOUTS
 from workflow_scripts.tables.metrics import measures_modules
 
 MEASURES = measures_modules()
 TABLES = list(LAYOUTS)  # a spec each, workflow_scripts/tables/specs/
 
-FIGURES = [
-    "figure01_workflow",
-    "figure03_caption_lengths",
-    "figure04_fid_per_pathology",
-    "figure05_kid_per_pathology",
-    "figure06_prevalence",
-    "figure07_privacy_distributions",
-    "figure09_downstream_gains",
-    "figure10_fidelity_and_utility",
-    "figure11_fidelity_privacy_utility",
-    "figure12_costs",
-    "figure13_texture_topology",
-    "figure14_fidelity_and_attacks",
-]
-FIGURE_DATA = [
-    "figure03_caption_lengths.csv",
-    "figure03_captions_cut.csv",
-    "figure07_privacy_distributions.csv",
-    "figures.json",
-]
+FIGURES = [figure.stem for figure in ALL_FIGURES if not figure.owner_only]
+FIGURES_OF_PATIENTS = [figure.stem for figure in ALL_FIGURES if figure.owner_only]
+FIGURE_DATA = [*(file for figure in ALL_FIGURES for file in figure.data), FIGURE_LIST]
 FAMILY_MODULES = modules_of(config["models"][m]["family"] for m in RUN.sampled)
-FIGURES_OF_PATIENTS = ["figure02_real_and_synthetic", "figure08_riskiest_pairs"]
 
 # In Snakemake's own report a table stands in the section that its spec names; captions/ says how to
 # read it. What shows radiographs is not in there.

@@ -24,7 +24,6 @@ import logging
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -50,6 +49,7 @@ from workflow_scripts.tables.caption_lengths import (
 from workflow_scripts.tables.costs import cost_table
 from workflow_scripts.tables.derive.prevalence import floor_of, measure, positives
 from workflow_scripts.tables.examples import gallery, parse_images
+from workflow_scripts.tables.figure_list import FIGURES, INLINE, LIST, FigureEntry
 from workflow_scripts.tables.figures.attacks import draw_attacks
 from workflow_scripts.tables.figures.bars import draw_costs
 from workflow_scripts.tables.figures.captions import draw_caption_lengths
@@ -82,110 +82,9 @@ from workflow_scripts.tables.rule_graph import parse_nodes
 log = logging.getLogger(__name__)
 _Made = TypeVar("_Made")
 
-LIST: Final = "figures.json"
-INLINE: Final = "figures_inline.json"
-"""The figures of the report, by stem: those that show no patients."""
 LENGTHS: Final = "figure03_caption_lengths.csv"
 CUT: Final = "figure03_captions_cut.csv"
 SPREADS: Final = "figure07_privacy_distributions.csv"
-
-
-@dataclass(frozen=True)
-class FigureEntry:
-    """An entry of the list of figures.
-
-    Attributes:
-        stem: the stem of its files.
-        title: its title if it cannot be drawn.
-        missing: the reason if it cannot be drawn.
-        page: its page of the report; None if it shows patients, which only their owner may see.
-        data: files with the values that it shows.
-    """
-
-    stem: str
-    title: str
-    missing: str
-    page: str | None
-    data: tuple[str, ...] = ()
-
-    @property
-    def owner_only(self) -> bool:
-        """Whether it shows patients."""
-        return self.page is None
-
-    @property
-    def number(self) -> str:
-        """Its number."""
-        return str(int(self.stem.removeprefix("figure").split("_")[0]))
-
-
-FIGURES: Final = (
-    FigureEntry("figure01_workflow", "The workflow", "no rules are known", "provenance"),
-    FigureEntry(
-        "figure02_real_and_synthetic",
-        "Real beside synthetic radiographs",
-        "no model has images of the test prompts",
-        None,
-    ),
-    FigureEntry(
-        "figure03_caption_lengths",
-        "Caption lengths",
-        "there are no captions",
-        "cohort",
-        data=(LENGTHS, CUT),
-    ),
-    FigureEntry(
-        "figure04_fid_per_pathology", "FID per pathology", "no finding has an FID", "fidelity"
-    ),
-    FigureEntry(
-        "figure05_kid_per_pathology", "KID per pathology", "no finding has a KID", "fidelity"
-    ),
-    FigureEntry(
-        "figure06_prevalence",
-        "Prevalence and fidelity",
-        "no finding has both a count and an FID",
-        "fidelity",
-    ),
-    FigureEntry(
-        "figure07_privacy_distributions",
-        "Privacy scores over prompts",
-        "no model has privacy scores",
-        "privacy",
-        data=(SPREADS,),
-    ),
-    FigureEntry(
-        "figure08_riskiest_pairs",
-        "The riskiest pairs",
-        "no model has images of the privacy prompts",
-        None,
-    ),
-    FigureEntry("figure09_downstream_gains", "Downstream gains", "no model has a gain", "ranks"),
-    FigureEntry(
-        "figure10_fidelity_and_utility",
-        "Fidelity and utility",
-        "no model has both an FID and a gain",
-        "ranks",
-    ),
-    FigureEntry(
-        "figure11_fidelity_privacy_utility",
-        "Fidelity, privacy, utility and faithfulness",
-        "no model has both a KID and a re-identification score",
-        "overview",
-    ),
-    FigureEntry("figure12_costs", "What each model cost", "no cost is known", "cost"),
-    FigureEntry(
-        "figure13_texture_topology",
-        "Texture and topology against utility",
-        "no model has both texture and a gain",
-        "faithfulness",
-    ),
-    FigureEntry(
-        "figure14_fidelity_and_attacks",
-        "Fidelity against attacks",
-        "no model has both a KID and an attack's value",
-        "privacy",
-    ),
-)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

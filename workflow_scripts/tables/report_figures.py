@@ -7,7 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from workflow_scripts.common.access import unreadable
-from workflow_scripts.tables.build_figures import FIGURES, INLINE, LIST
+from workflow_scripts.tables.figure_list import FIGURES, INLINE, LIST
 
 
 @dataclass(frozen=True)
