@@ -5,9 +5,8 @@ from workflow_scripts.planning.records import (
     downstream_records,
     faithfulness_records,
     fidelity_records,
-    membership_records,
     privacy_records,
-    round_trip_records,
+    records_in,
 )
 
 
@@ -38,8 +37,11 @@ def test_privacy_has_both_protocols_and_an_attacker_where_there_are_models():
     assert privacy_records([], "as_published") == []
 
 
-def test_membership_has_a_record_of_each_model_that_was_trained():
-    assert membership_records(["a"]) == ["results/privacy/membership/a.json"]
+def test_a_folder_has_a_record_of_each_model():
+    assert records_in("privacy/membership", ["a", "b"]) == [
+        "results/privacy/membership/a.json",
+        "results/privacy/membership/b.json",
+    ]
 
 
 def test_downstream_has_the_baselines_of_a_task_without_any_model():
@@ -55,13 +57,6 @@ def test_downstream_has_the_baselines_of_a_task_without_any_model():
     ]
     both = downstream_records(["classification"], ["a"])
     assert "results/downstream/classification/synthetic_only/a.json" in both
-
-
-def test_the_round_trip_has_a_record_of_each_model():
-    assert round_trip_records(["a", "b"]) == [
-        "results/faithfulness/round_trip/a.json",
-        "results/faithfulness/round_trip/b.json",
-    ]
 
 
 def test_faithfulness_has_the_radiographs_and_each_judge_of_each_model():

@@ -5,6 +5,11 @@ from collections.abc import Sequence
 from workflow_scripts.common.folders import parts
 
 
+def records_in(folder: str, models: Sequence[str]) -> list[str]:
+    """Return the records of a folder below `results` that has one for each model."""
+    return [f"results/{folder}/{model}.json" for model in models]
+
+
 def fidelity_records(encoders: Sequence[str], models: Sequence[str]) -> list[str]:
     """Return the records of fidelity, one for each encoder and model with test images."""
     return [f"results/fidelity/{encoder}/{m}.json" for encoder in encoders for m in models]
@@ -24,30 +29,7 @@ def privacy_records(models: Sequence[str], other_protocol: str) -> list[str]:
     names = [f"{folder}{model}" for folder in folders for model in models]
     scores = [f"results/privacy/{name}.json" for name in attackers + names]
     scores += [record for part in parts("privacy") for record in part.records(models)]
-    return scores + extraction_records(models)
-
-
-def membership_records(models: Sequence[str]) -> list[str]:
-    """Return the records of attacks on membership.
-
-    Args:
-        models: the models that were trained, here or elsewhere.
-    """
-    return [f"results/privacy/membership/{m}.json" for m in models]
-
-
-def extraction_records(models: Sequence[str]) -> list[str]:
-    """Return the records of the extraction attack."""
-    return [f"results/privacy/extraction/{m}.json" for m in models]
-
-
-def guarantee_records(models: Sequence[str]) -> list[str]:
-    """Return the records of guarantees and of the attack on them.
-
-    Args:
-        models: the models fine-tuned with a guarantee or with canaries.
-    """
-    return [f"results/privacy/guarantee/{m}.json" for m in models]
+    return scores + records_in("privacy/extraction", models)
 
 
 def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]:
@@ -72,24 +54,6 @@ def faithfulness_records(judges: Sequence[str], models: Sequence[str]) -> list[s
     names = ["anatomy/real", "labeller/real"]
     names += [f"{family}/{model}" for family in families for model in models]
     return [f"results/faithfulness/{name}.json" for name in names]
-
-
-def round_trip_records(models: Sequence[str]) -> list[str]:
-    """Return the records of reports on generated images.
-
-    Args:
-        models: the models with images of the test set.
-    """
-    return [f"results/faithfulness/round_trip/{m}.json" for m in models]
-
-
-def stress_records(models: Sequence[str]) -> list[str]:
-    """Return the records of the stress set.
-
-    Args:
-        models: the models whose images are judged.
-    """
-    return [f"results/faithfulness/stress/{m}.json" for m in models]
 
 
 def curate_records(models: Sequence[str], *, worth: bool) -> list[str]:

@@ -16,14 +16,10 @@ from workflow_scripts.curate.set_files import set_parts
 from workflow_scripts.planning.records import (
     curate_records,
     downstream_records,
-    extraction_records,
     faithfulness_records,
     fidelity_records,
-    guarantee_records,
-    membership_records,
     privacy_records,
-    round_trip_records,
-    stress_records,
+    records_in,
 )
 from workflow_scripts.privacy.membership.settings import LIKELIHOODS
 
@@ -352,13 +348,14 @@ class Run:
             return fidelity_records(self.reference_encoders, self.with_images("test"))
         if kind == "privacy":
             records = privacy_records(self.with_images("privacy"), self.other_protocol)
-            records += membership_records(self.attacked())
-            return records + guarantee_records(self.guaranteed())
+            records += records_in("privacy/membership", self.attacked())
+            return records + records_in("privacy/guarantee", self.guaranteed())
         if kind == "faithfulness":
             looked = self.with_images("test") if self.looks else []
             records = faithfulness_records(self.judges, looked) if self.looks else []
-            records += round_trip_records(self.with_images("test")) if self.reads_reports else []
-            return records + stress_records(self.with_stress())
+            answered = self.with_images("test") if self.reads_reports else []
+            records += records_in("faithfulness/round_trip", answered)
+            return records + records_in("faithfulness/stress", self.with_stress())
         tasks: Sequence[str] = self.config["downstream"]["tasks"]
         return downstream_records(tasks, self.with_images("augment"))
 
@@ -485,7 +482,7 @@ class Run:
 
     def extraction_records(self) -> list[str]:
         """Return the record of the extraction attack on each model; one job makes all of them."""
-        return extraction_records(self.with_images("privacy"))
+        return records_in("privacy/extraction", self.with_images("privacy"))
 
     def extraction_images(self) -> list[str]:
         """Return each model's table of image scores of the extraction attack."""
