@@ -5,11 +5,6 @@ from collections.abc import Sequence
 from workflow_scripts.common.folders import parts
 
 
-def records_in(folder: str, models: Sequence[str]) -> list[str]:
-    """Return the records of a folder below `results` that has one for each model."""
-    return [f"results/{folder}/{model}.json" for model in models]
-
-
 def fidelity_records(encoders: Sequence[str], models: Sequence[str]) -> list[str]:
     """Return the records of fidelity, one for each encoder and model with test images."""
     return [f"results/fidelity/{encoder}/{m}.json" for encoder in encoders for m in models]
@@ -30,6 +25,11 @@ def privacy_records(models: Sequence[str], other_protocol: str) -> list[str]:
     scores = [f"results/privacy/{name}.json" for name in attackers + names]
     scores += [record for part in parts("privacy") for record in part.records(models)]
     return scores + records_in("privacy/extraction", models)
+
+
+def records_in(folder: str, models: Sequence[str]) -> list[str]:
+    """Return the records of a folder below `results` that has one for each model."""
+    return [f"results/{folder}/{model}.json" for model in models]
 
 
 def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from workflow_scripts.tables.derive.long_table import (
     measured,
     without_rows,
 )
-from workflow_scripts.tables.models import ModelEntry, controls_last
+from workflow_scripts.tables.models import ModelEntry
 from workflow_scripts.tables.published import Key
 from workflow_scripts.tables.records_in import Records
 
@@ -61,12 +61,13 @@ def curated(
     numbers: dict[Key, Number] = {}
     for model, record in _found(records, models, FILTER):
         verdict = str(record.details.get("verdict", "not known"))
+        kind = "control" if model.is_control else "model"
         words = {DECISION: VERDICTS.get(verdict, verdict)}
-        heads.append(Head(model.key, model.name, model.kind, words))
+        heads.append(Head(model.key, model.name, kind, words))
         reasons[model.key] = "the record has no such value"
         for value in record.values:
-            place = (model.key, value.metric, value.subset, "")
-            numbers[place] = _of(measurements, model, FILTER, value.metric)
+            own = _of(measurements, model, FILTER, value.metric)
+            numbers[model.key, value.metric, value.subset, ""] = own
     if not heads:
         return without_rows(NONE_MADE)
     return LongTable(tuple(heads), numbers, reasons)
@@ -84,7 +85,8 @@ def worth(records: Records, measurements: Measurements, models: Sequence[ModelEn
         sizes = record.details.get("sets") or {}
         for arm, words in ARMS.items():
             key = f"{model.key}/{arm}"
-            heads.append(Head(key, model.name, model.kind, {TRAINED_ON: words}))
+            kind = "control" if model.is_control else "model"
+            heads.append(Head(key, model.name, kind, {TRAINED_ON: words}))
             for metric, _ in LEARNED:
                 for name, number in _learned(measurements, model, arm, metric):
                     numbers[key, name, "all", ""] = number
@@ -103,7 +105,7 @@ def _found(
     records: Records, models: Sequence[ModelEntry], family: str
 ) -> Iterator[tuple[ModelEntry, Record]]:
     """Yield the models that have a record of a family, the controls last."""
-    for model in controls_last(models):
+    for model in sorted(models, key=lambda model: model.is_control):
         record = records.find(STAGE, family, model.key)
         if record is not None:
             yield model, record
