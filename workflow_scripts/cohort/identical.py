@@ -105,11 +105,7 @@ def check_identical(
         f"{copies['patient_id'].nunique()} patients; {len(across)} of {tested} test images have "
         "one in another split (identical_images.csv)",
     )
-    if table is not None:
-        with whole_file(table, owner_only=True) as temporary:
-            safe_frame(copies).to_csv(temporary, index=False, lineterminator="\n")
-    for pair in across[:_LOGGED]:
-        log.warning("identical: %s", pair)
+    list_copies(copies, [f"identical: {pair}" for pair in across], table)
     if len(across) > refuse_above * tested:
         shown = "\n    ".join(across[:5]) + ("\n    ..." if len(across) > 5 else "")
         raise InputError(
@@ -120,6 +116,15 @@ def check_identical(
             "cohort.identical_images.refuse_above is the allowed share, now "
             f"{refuse_above:g}",
         )
+
+
+def list_copies(copies: pd.DataFrame, pairs: Sequence[str], table: str | Path | None) -> None:
+    """Write the table of copies, which names patients, for its owner only; log the first pairs."""
+    if table is not None:
+        with whole_file(table, owner_only=True) as temporary:
+            safe_frame(copies).to_csv(temporary, index=False, lineterminator="\n")
+    for pair in pairs[:_LOGGED]:
+        log.warning("%s", pair)
 
 
 def _across(copies: pd.DataFrame) -> list[str]:

@@ -12,7 +12,6 @@ Two films of different patients reach at most 0.71 among 532 public frontal film
 same films. A copy that was cropped by 2% a side or histogram-equalised is not found.
 """
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -21,11 +20,8 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.cohort.attrition import Attrition
-from workflow_scripts.common.csv_cells import safe_frame
+from workflow_scripts.cohort.identical import list_copies
 from workflow_scripts.common.errors import InputError
-from workflow_scripts.common.files import whole_file
-
-log = logging.getLogger(__name__)
 
 COMPARED: Final = (("test", "train"), ("test", "validate"), ("validate", "train"))
 """Each two splits that are compared: a model was trained on one and is tested on the other, or
@@ -35,7 +31,6 @@ ALIKE: Final = 0.9
 """The default likeness from which two films count as one; the config may set another."""
 _BLOCK: Final = 2048
 """Films compared at a time; their vectors take 66 MB."""
-_LOGGED: Final = 100
 
 
 def steps_of(films: np.ndarray) -> np.ndarray:
@@ -143,16 +138,12 @@ def check_similar(
         f"{len(copied)} of {tested} test images are like one in another split, scaled, compressed "
         f"or brightened perhaps: a likeness of {alike:g} or more (similar_images.csv){highest}",
     )
-    if table is not None:
-        with whole_file(table, owner_only=True) as temporary:
-            safe_frame(copies).to_csv(temporary, index=False, lineterminator="\n")
     described = [
         f"{row.image_id} ({row.patient_id}, {row.split}) and {row.other_image_id} "
         f"({row.other_patient_id}, {row.other_split}): {row.likeness:.2f}"
         for row in copies.itertuples()
     ]
-    for pair in described[:_LOGGED]:
-        log.warning("alike: %s", pair)
+    list_copies(copies, [f"alike: {pair}" for pair in described], table)
     if len(copied) > refuse_above * tested:
         tests = copies["split"] == "test"
         named = [pair for pair, is_test in zip(described, tests, strict=True) if is_test]

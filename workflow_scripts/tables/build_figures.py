@@ -63,6 +63,7 @@ from workflow_scripts.tables.figures.images import (
 from workflow_scripts.tables.figures.rows import draw_gains, draw_privacy, spread_table, spreads
 from workflow_scripts.tables.figures.style import (
     Drawing,
+    Styles,
     inline_svg,
     no_figure,
     styles_by_key,
@@ -200,9 +201,7 @@ def _captions(args: argparse.Namespace, models: Sequence[ModelEntry]) -> Drawing
     return draw_caption_lengths(counted, sets, names, CAPTION_SOURCES, not_counted(encoders))
 
 
-def _privacy(
-    args: argparse.Namespace, results: Results, styles: Mapping[str, dict[str, Any]]
-) -> Drawing | None:
+def _privacy(args: argparse.Namespace, results: Results, styles: Styles) -> Drawing | None:
     scores = dict(_scores(args.scores, results.models))
     distributions = spreads(scores)
     write_text(args.out / SPREADS, safe_frame(spread_table(distributions)).to_csv(index=False))

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from workflow_scripts.tables.assemble import Cell, Table
 from workflow_scripts.tables.figures.rows import cells_of
-from workflow_scripts.tables.figures.style import INK, RULE, SMALL, Drawing, grid
+from workflow_scripts.tables.figures.style import INK, RULE, SMALL, Drawing, Styles, grid
 from workflow_scripts.tables.figures.trade_offs import legend, point
 from workflow_scripts.tables.models import ModelEntry, trainings
 
@@ -34,9 +34,7 @@ _CORNERS: Final = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 def draw_attacks(
-    tables: Mapping[str, Table],
-    models: Sequence[ModelEntry],
-    styles: Mapping[str, dict[str, Any]],
+    tables: Mapping[str, Table], models: Sequence[ModelEntry], styles: Styles
 ) -> Drawing | None:
     """Draw KID against four attacks; a line joins the checkpoints of one training.
 
@@ -77,7 +75,7 @@ def _line(  # type: ignore[no-untyped-def]
     run: Sequence[ModelEntry],
     kid: Mapping[str, Cell],
     cells: Mapping[str, Cell],
-    styles: Mapping[str, dict[str, Any]],
+    styles: Styles,
     corner: tuple[int, int],
 ):
     """Draw the checkpoints of a training in the style of the first; return its mark, or None.

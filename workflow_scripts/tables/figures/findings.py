@@ -1,6 +1,6 @@
 """Fidelity per pathology, with its floor and intervals; and fidelity against prevalence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from workflow_scripts.tables.figures.style import (
     RULE,
     SMALL,
     Drawing,
+    Styles,
     grid,
     logarithmic,
     model_styles,
@@ -118,7 +119,7 @@ def draw_prevalence(
     measured: Sequence[Measured],
     floor: np.ndarray,
     counts: np.ndarray,
-    styles: Mapping[str, dict[str, Any]] | None = None,
+    styles: Styles | None = None,
 ) -> Drawing | None:
     """Draw FID, FID less its floor and KID against the training images with each finding.
 

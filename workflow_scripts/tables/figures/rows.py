@@ -15,6 +15,7 @@ from workflow_scripts.tables.figures.style import (
     RULE,
     SMALL,
     Drawing,
+    Styles,
     grid,
 )
 from workflow_scripts.tables.models import ModelEntry, controls_last
@@ -34,9 +35,7 @@ _GAINS_TITLE: Final = "What synthetic images add to real ones, by task"
 
 
 def draw_gains(
-    tables: Mapping[str, Table],
-    models: Sequence[ModelEntry],
-    styles: Mapping[str, dict[str, Any]],
+    tables: Mapping[str, Table], models: Sequence[ModelEntry], styles: Styles
 ) -> Drawing | None:
     """Draw the gain of each task over real data alone, with its interval.
 
@@ -127,7 +126,7 @@ def spread_table(distributions: Sequence[Spread]) -> pd.DataFrame:
 def draw_privacy(
     distributions: Sequence[Spread],
     models: Sequence[ModelEntry],
-    styles: Mapping[str, dict[str, Any]],
+    styles: Styles,
     threshold: float | None,
 ) -> Drawing | None:
     """Draw each model's distribution over prompts, a panel for each lens.

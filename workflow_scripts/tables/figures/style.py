@@ -9,7 +9,7 @@ import io
 import itertools
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,9 @@ from typing import Any, Final
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.tables.assemble import Row
 from workflow_scripts.tables.models import ModelEntry
+
+Styles = Mapping[str, dict[str, Any]]
+"""How each model's marks are drawn, by the model's key."""
 
 WIDTH: Final = 7.0
 HEIGHT: Final = 9.2

@@ -13,6 +13,7 @@ from workflow_scripts.tables.figures.style import (
     RULE,
     SMALL,
     Drawing,
+    Styles,
     grid,
     logarithmic,
 )
@@ -51,9 +52,7 @@ _LOST_CAPTION: Final = (
 
 
 def draw_fidelity_utility(
-    tables: Mapping[str, Table],
-    models: Sequence[ModelEntry],
-    styles: Mapping[str, dict[str, Any]],
+    tables: Mapping[str, Table], models: Sequence[ModelEntry], styles: Styles
 ) -> Drawing | None:
     """Draw FID against the gain of each task, with both intervals and the rank correlation.
 
@@ -93,9 +92,7 @@ def draw_fidelity_utility(
 
 
 def draw_pareto(
-    standings: Sequence[Standing],
-    columns: Sequence[Column],
-    styles: Mapping[str, dict[str, Any]],
+    standings: Sequence[Standing], columns: Sequence[Column], styles: Styles
 ) -> Drawing | None:
     """Draw KID against the average re-identification score, with larger marks for larger gains.
 
@@ -150,9 +147,7 @@ def draw_pareto(
 
 
 def draw_texture_topology(
-    tables: Mapping[str, Table],
-    models: Sequence[ModelEntry],
-    styles: Mapping[str, dict[str, Any]],
+    tables: Mapping[str, Table], models: Sequence[ModelEntry], styles: Styles
 ) -> Drawing | None:
     """Draw texture and topology against the gain of each task, for models and ladders.
 
@@ -200,9 +195,7 @@ def draw_texture_topology(
     return Drawing(figure, "texture-topology", _LOST_TITLE, _LOST_CAPTION)
 
 
-def _draw_points(
-    axes: Any, points: Points, styles: Mapping[str, dict[str, Any]], marks: dict[str, Any]
-) -> None:
+def _draw_points(axes: Any, points: Points, styles: Styles, marks: dict[str, Any]) -> None:
     """Draw models about the line of no gain, and add each model's first mark to `marks`."""
     axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
     for key, cells in points.items():
