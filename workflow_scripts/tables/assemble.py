@@ -3,7 +3,7 @@
 No number is computed here. Tables join measurements, and the numbers that `derive/` computes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,6 +127,11 @@ class Row:
     kind: str
     attributes: tuple[str, ...]
     cells: tuple[Cell, ...]
+
+    @property
+    def has_value(self) -> bool:
+        """Whether any cell has a value."""
+        return any(cell.value is not None for cell in self.cells)
 
 
 @dataclass(frozen=True)
@@ -433,6 +438,15 @@ def _ranked(rows: list[Row]) -> list[Row]:
 def is_few(cell: Cell) -> bool:
     """Return whether a value rests on fewer than `FEWEST_RANKED` images, of either side."""
     return few(cell.n, cell.n_reference)
+
+
+def by_reason(cells: Iterable[tuple[str, Cell]]) -> dict[str, list[str]]:
+    """Return the names of the cells without a value, by the reason; the cells come with names."""
+    named: dict[str, list[str]] = {}
+    for name, cell in cells:
+        if cell.reason is not None:
+            named.setdefault(cell.reason, []).append(name)
+    return named
 
 
 def noted(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:

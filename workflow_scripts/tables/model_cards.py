@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from workflow_scripts.common.manifest import FINDINGS
-from workflow_scripts.tables.assemble import Cell, Row, Table, is_few
+from workflow_scripts.tables.assemble import Cell, Row, Table, by_reason, is_few
 from workflow_scripts.tables.examples import Gallery, Shown
 from workflow_scripts.tables.models import CAPTION_SOURCES, ModelEntry, controls_last
 from workflow_scripts.tables.report_pages import OVERVIEW_PAGE, PAGES, Page, by_page
@@ -209,18 +209,15 @@ def _samples(gallery: Gallery, model: ModelEntry) -> list[Sample]:
 
 
 def _missing(tables: Sequence[TableNumbers]) -> list[Missing]:
-    by_reason: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}
     for of_table in tables:
-        names_by_reason: dict[str, list[str]] = {}
-        for number in of_table.numbers:
-            if number.cell.reason is not None:
-                names_by_reason.setdefault(number.cell.reason, []).append(number.name)
-        for reason, names in names_by_reason.items():
+        named = by_reason((number.name, number.cell) for number in of_table.numbers)
+        for reason, names in named.items():
             place = f"Table {of_table.table.layout.number}"
             if len(names) < len(of_table.numbers):
                 place += f" ({', '.join(names)})"
-            by_reason.setdefault(reason, []).append(place)
-    return [Missing(reason, tuple(places)) for reason, places in by_reason.items()]
+            places.setdefault(reason, []).append(place)
+    return [Missing(reason, tuple(in_tables)) for reason, in_tables in places.items()]
 
 
 def _words(key: str) -> str:

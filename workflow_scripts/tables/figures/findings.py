@@ -61,7 +61,7 @@ def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str
     order = sorted(range(len(FINDINGS)), key=lambda j: (-_count(cohort, FINDINGS[j]), j))
     every = [row for row in table.rows if row.kind in ("model", "control")]
     styled = [
-        (row, style) for row, style in zip(every, row_styles(every), strict=True) if _valued(row)
+        (row, style) for row, style in zip(every, row_styles(every), strict=True) if row.has_value
     ]
     rows = [row for row, _ in styled]
     if not rows:
@@ -71,7 +71,7 @@ def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str
     pitch = min(max(0.36, 0.052 * (len(rows) + 2)), (HEIGHT - around) / len(order))
     figure, ((axes,),) = grid(around + pitch * len(order))
     floor = next((row for row in table.rows if row.kind == "floor"), None)
-    if floor is not None and _valued(floor):
+    if floor is not None and floor.has_value:
         known = [(y, floor.cells[j].value) for y, j in enumerate(order)]
         marks = [(value, y) for y, value in known if value is not None]
         axes.plot(*zip(*marks, strict=True), linestyle="", label=floor.label, zorder=1, **FLOOR)
@@ -186,7 +186,3 @@ def _words_of_correlation(
 
 def _count(cohort: dict[str, SplitCounts], finding: str) -> int:
     return cohort["train"].positives[finding] if "train" in cohort else 0
-
-
-def _valued(row: Row) -> bool:
-    return any(cell.value is not None for cell in row.cells)

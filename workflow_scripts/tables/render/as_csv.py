@@ -11,7 +11,7 @@ as a formula has an apostrophe before it.
 from collections.abc import Iterable
 
 from workflow_scripts.common.csv_cells import csv_text
-from workflow_scripts.tables.assemble import Cell, Table
+from workflow_scripts.tables.assemble import Cell, Table, by_reason
 from workflow_scripts.tables.render.grid import grid_of
 
 DASH = "–"
@@ -66,9 +66,5 @@ def _number(number: float | None, absent: str = "") -> str:
 
 
 def _reasons(cells: Iterable[tuple[str, Cell]]) -> str:
-    """Return `reason (headers)` for each reason among the cells."""
-    by_reason: dict[str, list[str]] = {}
-    for header, cell in cells:
-        if cell.reason is not None:
-            by_reason.setdefault(cell.reason, []).append(header)
-    return "; ".join(f"{reason} ({', '.join(headers)})" for reason, headers in by_reason.items())
+    pairs = by_reason(cells).items()
+    return "; ".join(f"{reason} ({', '.join(headers)})" for reason, headers in pairs)
