@@ -541,7 +541,6 @@ T16, T17A, T17B = (
 )
 LORA128 = "FID by LoRA Rank, Rank 128"
 ORIGINAL, LLAVA = "SD-V1-4, Original MIMIC", "SD-V1-4, LlaVA-Rad"
-REID_SD = "Max. Re-ID Distance (sd)"
 SANA, FLUX = "Sana (Xie et al., 2025)", "Flux.1-Dev (Labs, 2024)"
 FID, CLASSIFIED = "FID ↓ (RadDino)", "Classification Rank"
 BLEU4, PLUS_SANA = "BLEU-4 (\\uparrow)", "Real Data + Sana (N=70,000)"

@@ -118,14 +118,6 @@ class World:
         write_h5(folder, "reid", rng.random((len(ids), 5)), ids, protocol, **self.head)
         return folder
 
-    def train_on(self, patients) -> None:
-        """Add training radiographs of these patients, without prompts."""
-        ids = self.images + self._add(patients, "train")
-        rng = np.random.default_rng(10)
-        latent, reid = rng.standard_normal((len(patients), 8)), rng.random((len(patients), 5))
-        write_h5(self.flags.real, "rad_dino", np.vstack([self.latent, latent]), ids)
-        write_h5(self.flags.real, "reid", np.vstack([self.reid, reid]), ids, **self.head)
-
     @property
     def own(self) -> np.ndarray:
         """The row of each pair's radiograph, an index, (number of pairs,)."""

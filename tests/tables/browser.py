@@ -4,7 +4,6 @@ The protocol is JSON, each message ended by a zero byte: the browser reads comma
 descriptor 3 and answers on 4 (chromedevtools.github.io/devtools-protocol).
 """
 
-import base64
 import json
 import os
 import select
@@ -130,11 +129,6 @@ class Browser:
         """Have the system prefer `dark` or `light` colours, on the `screen` or in `print`."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.send("Emulation.setEmulatedMedia", media=media, features=features)
-
-    def screenshot(self, path: str | Path, whole: bool = False) -> None:
-        """Write what the window shows, or the whole page, as PNG."""
-        shot = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
-        Path(path).write_bytes(base64.b64decode(shot["data"]))
 
     def _read(self) -> dict[str, Any]:
         """Return the next message, and keep what it says of the page."""
