@@ -243,6 +243,11 @@ def test_captions_are_counted_in_tokens_and_cut_at_the_limit(drawn):
     assert (lengths["length"] * lengths["captions"]).sum() == sum(tokens)
 
 
+def test_figures_of_radiographs_are_for_their_owner_and_on_no_page():
+    of_patients = {figure.stem for figure in build_figures.FIGURES if figure.owner_only}
+    assert of_patients == {"figure02_real_and_synthetic", "figure08_riskiest_pairs"}
+
+
 def test_two_processes_make_figures_in_the_order_of_the_list_and_their_faults_arrive():
     figures = list(build_figures.FIGURES)
     with build_figures._mapped(attrgetter("stem"), 2) as made:
