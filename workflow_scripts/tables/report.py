@@ -77,36 +77,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", required=True, help="tables.json, as tables.build wrote it")
-    parser.add_argument("--manifest", required=True, help="manifest of the cohort (Parquet)")
-    parser.add_argument("--prompts", required=True, help="test prompt set (Parquet)")
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="MODEL=FILE",
-        help="image shards of the test prompt set",
-    )
-    for flag, what in (("--stress-images", "image shards"), ("--stress-scores", "images' scores")):
-        parser.add_argument(
-            flag,
-            nargs="*",
-            default=[],
-            metavar="MODEL=FILE",
-            help=f"{what} of the stress set",
-        )
-    parser.add_argument("--tables", required=True, help="folder that tables.build wrote")
-    parser.add_argument("--jobs", help="attempts of every job (CSV), as costs.build wrote them")
-    parser.add_argument(
-        "--config", help="the run's config (JSON): to compare planned and actual hours"
-    )
-    parser.add_argument("--figures", help="folder that tables.build_figures wrote")
-    parser.add_argument(
-        "--audit", help="audit of the paper (JSON); without it, its page is left out"
-    )
-    parser.add_argument("--output", required=True, help="HTML file to write")
-    parser.add_argument("--public", help="HTML file to write without images, to be published")
+    add = parser.add_argument
+    add("--results", required=True, help="tables.json, as tables.build wrote it")
+    add("--manifest", required=True, help="manifest of the cohort (Parquet)")
+    add("--prompts", required=True, help="test prompt set (Parquet)")
+    for flag, what in (
+        ("--images", "image shards of the test prompt set"),
+        ("--stress-images", "image shards of the stress set"),
+        ("--stress-scores", "images' scores of the stress set"),
+    ):
+        add(flag, nargs="*", action="extend", default=[], metavar="MODEL=FILE", help=what)
+    add("--tables", required=True, help="folder that tables.build wrote")
+    add("--jobs", help="attempts of every job (CSV), as costs.build wrote them")
+    add("--config", help="the run's config (JSON): to compare planned and actual hours")
+    add("--figures", help="folder that tables.build_figures wrote")
+    add("--audit", help="audit of the paper (JSON); without it, its page is left out")
+    add("--output", required=True, help="HTML file to write")
+    add("--public", help="HTML file to write without images, to be published")
     return parser
 
 
