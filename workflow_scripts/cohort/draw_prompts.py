@@ -86,7 +86,7 @@ def draw_test(manifest: pd.DataFrame) -> pd.DataFrame:
     second = second.drop_duplicates("report")
     second = second.assign(caption=second["report"], caption_source=RULE_BASED)
     both = pd.concat([captions, second], ignore_index=True)
-    prompts = _prompts(both, "test", None)
+    prompts = prompts_of(both, "test")
     prompts["second_wording"] = np.arange(len(prompts)) >= len(captions)
     log.info("%d test prompts of images, %d second wordings", len(captions), len(second))
     return prompts
@@ -114,7 +114,7 @@ def draw_privacy(
             "prompt_sets.privacy.seeds",
             "the published ten are 639 25 275 223 736 677 892 87 422 30",
         )
-    return _prompts(drawn_captions(manifest, captions, draw_seed), "privacy", seeds)
+    return prompts_of(drawn_captions(manifest, captions, draw_seed), "privacy", seeds)
 
 
 def draw_augment(
@@ -135,8 +135,8 @@ def draw_augment(
         InputError: there are too few captions.
     """
     if draw == "official":
-        return _prompts(_official_draw(manifest, captions, draw_seed), "augment", None)
-    return _prompts(drawn_captions(manifest, captions, draw_seed), "augment", None)
+        return prompts_of(_official_draw(manifest, captions, draw_seed), "augment")
+    return prompts_of(drawn_captions(manifest, captions, draw_seed), "augment")
 
 
 def _official_draw(manifest: pd.DataFrame, captions: int, draw_seed: int) -> pd.DataFrame:
@@ -189,7 +189,16 @@ def prompt_id(prompt_set: str, caption: str, replicate: int) -> str:
     return f"{prompt_set}-{hashlib.sha256(caption.encode()).hexdigest()[:16]}-r{replicate:02d}"
 
 
-def _prompts(images: pd.DataFrame, prompt_set: str, seeds: Sequence[int] | None) -> pd.DataFrame:
+def prompts_of(
+    images: pd.DataFrame, prompt_set: str, seeds: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """Return a set's prompts (`PROMPT_SCHEMA`), one for each image, or for each image and seed.
+
+    Args:
+        images: rows of the manifest; their captions are all different.
+        prompt_set: the set's name, which ids and seeds depend on.
+        seeds: the seeds of each image's replicates; None draws one from the caption.
+    """
     replicates = 1 if seeds is None else len(seeds)
     prompts = images[["image_id", "caption", "caption_source", *FINDINGS]]
     prompts = prompts.loc[prompts.index.repeat(replicates)].reset_index(drop=True)

@@ -22,13 +22,12 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.cohort.draw_prompts import (
-    prompt_id,
-    prompt_seed,
+    prompts_of,
     unique_captions,
     write_prompt_csv,
 )
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.manifest import FINDINGS, PROMPT_SCHEMA, read_manifest, write_prompts
+from workflow_scripts.common.manifest import FINDINGS, read_manifest, write_prompts
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def draw_to_prevalence(
             "ask for fewer captions, or for shares that the training captions allow",
         )
     log.info("%d of %d unique training captions", captions, len(rows))
-    return _prompts(rows[taken])
+    return prompts_of(rows[taken], DRAWN)
 
 
 def _taken(positive: np.ndarray, quotas: np.ndarray, captions: int) -> np.ndarray:
@@ -104,15 +103,6 @@ def _taken(positive: np.ndarray, quotas: np.ndarray, captions: int) -> np.ndarra
             break
         take(row)
     return taken
-
-
-def _prompts(rows: pd.DataFrame) -> pd.DataFrame:
-    prompts = rows[["image_id", "caption", "caption_source", *FINDINGS]].reset_index(drop=True)
-    prompts["second_wording"] = False
-    prompts["replicate"] = pd.array([0] * len(prompts), "int32")
-    prompts["prompt_id"] = [prompt_id(DRAWN, caption, 0) for caption in prompts["caption"]]
-    prompts["seed"] = [prompt_seed(DRAWN, caption) for caption in prompts["caption"]]
-    return prompts[PROMPT_SCHEMA.names]
 
 
 def read_share(word: str) -> tuple[str, float]:
