@@ -536,6 +536,10 @@ def _pass(batch: int, devices: int, most: int) -> int | None:
         return None
 
 
+def _prompts(config: Mapping[str, Any], cohort: Cohort, name: str) -> int | None:
+    return prompts_of(config, name, cohort.test_prompts)
+
+
 def _with(config: Mapping[str, Any], prompt_set: str) -> list[str]:
     models = config["run_models"]
     return [key for key in models if prompt_set in prompt_sets_of(dict(config), key)]
@@ -563,8 +567,7 @@ def _sampling(
             flop *= given["steps"] * (2 if guided else 1)
         pools = [DRAWN] if key in curated and draws_pool(config, key) else []
         for name in (*prompt_sets_of(dict(config), key), *pools):
-            count = prompts_of(config, name, cohort.test_prompts)
-            shards = config["prompt_sets"][name]["shards"]
+            count, shards = _prompts(config, cohort, name), config["prompt_sets"][name]["shards"]
             yield Work(
                 "generate", key, f"{name} images", count, "images", parts, "images per second",
                 settings, shards, flop=flop,
@@ -588,7 +591,7 @@ def _features(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
     for key in _with(config, "test"):
         for encoder in (*reference, "biovil_t_image", "biovil_t_text"):
             yield _encoding(encoder, key, "test", cohort.test_prompts, "features")
-    twice = _times(prompts_of(config, "privacy", cohort.test_prompts), 2)
+    twice = _times(_prompts(config, cohort, "privacy"), 2)
     for key in _with(config, "privacy"):
         for encoder in ("rad_dino", "reid"):
             yield _encoding(encoder, key, "privacy, both protocols", twice, "features")
@@ -629,8 +632,7 @@ def _times(count: int | None, factor: int) -> int | None:
 
 
 def _search(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
-    queries = prompts_of(config, "privacy", cohort.test_prompts)
-    matches = config["privacy"]["matches"]
+    queries, matches = _prompts(config, cohort, "privacy"), config["privacy"]["matches"]
     for key in _with(config, "privacy"):
         for name, dimensions in (("closest by distance", 768), ("closest by score", 128)):
             known = queries is not None and cohort.training is not None
@@ -646,7 +648,7 @@ def _attacked(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
     Its search multiplies matrices for some GPU minutes per model. No rate of it was measured.
     """
     models = len(list(_with(config, "privacy")))
-    generated = _times(prompts_of(config, "privacy", cohort.test_prompts), models)
+    generated = _times(_prompts(config, cohort, "privacy"), models)
     for what, count in (
         ("training radiographs", cohort.training),
         ("held out", cohort.held_out),
@@ -817,7 +819,7 @@ def _faithfulness(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
     stressed = _with(config, STRESS)
     if "classifier" not in judges or not stressed:
         return
-    drawn = prompts_of(config, STRESS, cohort.test_prompts)
+    drawn = _prompts(config, cohort, STRESS)
     for what, count, models in (
         ("stress images", drawn, stressed),
         ("stress, test radiographs", cohort.test, [SHARED]),
@@ -843,7 +845,7 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
             "name a model of run_models, or another prompt set in curate.pool; the pool `drawn` is "
             "sampled, as prompt_sets.drawn says, from models that are sampled here",
         )
-    images = prompts_of(config, pool, cohort.test_prompts)
+    images = _prompts(config, cohort, pool)
     unseen = policy["held_out"]
     if cohort.held_out is not None:
         unseen = min(unseen, cohort.held_out)
