@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from workflow_scripts.common.records import Record
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.copies import words_of_copies
 from workflow_scripts.tables.derive.holm import holm
@@ -22,7 +23,7 @@ from workflow_scripts.tables.derive.long_table import (
 from workflow_scripts.tables.layout import Column, Layout
 from workflow_scripts.tables.models import NOT_RUN, ModelEntry, controls_last, variants
 from workflow_scripts.tables.published import Key, Published, published_values
-from workflow_scripts.tables.records_in import REAL
+from workflow_scripts.tables.records_in import REAL, Records
 from workflow_scripts.tables.run import Run
 
 
@@ -285,6 +286,11 @@ def _no_model(layout: Layout) -> Row:
     return Row("none", "–", "model", ("–",) * len(layout.attributes), cells)
 
 
+def _record(records: Records, layout: Layout, column: Column, model: ModelEntry) -> Record | None:
+    family = column.family or layout.family
+    return records.find(layout.stage, family, model.key, column.protocol)
+
+
 def _why_missing(model: ModelEntry, layout: Layout, column: Column) -> str:
     why = model.why_missing(layout.stage, column.family or layout.family)
     if why == NOT_RUN and layout.stage == "faithfulness":
@@ -373,9 +379,7 @@ def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
     texts = []
     for column in layout.columns:
         drawn_from = "–"
-        family = column.family or layout.family
-        for model in controls_last(run.models):
-            record = run.records.find(layout.stage, family, model.key, column.protocol)
+        for record in _models_first(layout, column, run):
             measured = record.details.get("floors", {}).get(metric, {}) if record else {}
             if column.subset in measured:
                 of_finding = measured[column.subset]["drawn_from"] == "finding"
@@ -384,6 +388,12 @@ def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
         texts.append(drawn_from)
     is_known = any(text != "–" for text in texts)
     return [Foot("Radiographs of the floor", tuple(texts))] if is_known else []
+
+
+def _models_first(layout: Layout, column: Column, run: Run) -> list[Record | None]:
+    """Return the records of a column, those of models before those of controls."""
+    ordered = controls_last(run.models)
+    return [_record(run.records, layout, column, model) for model in ordered]
 
 
 def with_published(row: Row, printed: Mapping[Key, Published], protocol: str) -> Row:

@@ -23,7 +23,7 @@ from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.costs.attempts import read_attempts
 from workflow_scripts.preflight.rates import read_rates
 from workflow_scripts.tables import dot_plot
-from workflow_scripts.tables.assemble import Cell, Row, Table, by_reason, noted
+from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.audit_page import read_audit
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images
@@ -372,8 +372,11 @@ def _dashes(tables: dict[str, Table], models: Sequence[ModelEntry]) -> list[dict
     dashes = []
     for table in tables.values():
         for row in sorted(table.rows, key=lambda row: order.get(row.key, -1)):
-            named = by_reason((cell.column.header, cell) for cell in row.cells)
-            for reason, headers in named.items():
+            by_reason: dict[str, list[str]] = {}
+            for cell in row.cells:
+                if cell.reason is not None:
+                    by_reason.setdefault(cell.reason, []).append(cell.column.header)
+            for reason, headers in by_reason.items():
                 columns = "all" if len(headers) == len(row.cells) else ", ".join(headers)
                 dashes.append(
                     {
