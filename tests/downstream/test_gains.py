@@ -47,7 +47,7 @@ def gains_of_equal_arms(runs, seed_sd, patient_sd, simulations):
         rng = np.random.default_rng(seed)
         effects = correlated(rng, 60, 3, 0.4)
         first, second = arms(rng, runs, seed_sd, patient_sd, effects, sets)
-        measured = values_of("dice", first, second, n=180, patients=60)
+        measured = values_of("dice", first, second, direction="higher", n=180, patients=60)
         yield measured[0], measured[2]
 
 
@@ -84,7 +84,7 @@ def test_a_difference_that_is_there_is_found():
     sets = np.concatenate(list(patient_draws(patients, 150, seed=5)))
     first, second = arms(rng, 3, 0.005, 0.02, correlated(rng, 60, 3, 0.4), sets)
     better = Measured(first.points + 0.05, first.draws + 0.05)
-    gain = values_of("dice", better, second, n=180, patients=60)[2]
+    gain = values_of("dice", better, second, direction="higher", n=180, patients=60)[2]
     assert gain.p < 0.01
     assert gain.interval[0] > 0
 
@@ -97,7 +97,7 @@ def test_what_two_arms_owe_to_the_same_patients_cancels():
         Measured(scores.mean(axis=1), (scores @ sets.T) / 150)
         for scores in (effects, effects + generator.normal(0.1, 0.05, (1, 150)))
     )
-    values = values_of("dice", other, one, n=9, patients=150)
+    values = values_of("dice", other, one, direction="higher", n=9, patients=150)
     by_metric = {v.metric: v for v in values}
     low, high = by_metric["dice_gain"].interval
     assert 0 < low < by_metric["dice_gain"].value < high
@@ -108,7 +108,9 @@ def test_what_two_arms_owe_to_the_same_patients_cancels():
 def test_mean_spread_and_gain_by_hand():
     augmented = Measured(np.array([0.6, 0.8]), np.array([[0.5, 0.7], [0.7, 0.9]]))
     real = Measured(np.array([0.5]), np.array([[0.4, 0.6]]))
-    values = values_of("auroc", augmented, real, n=7, patients=5, subset="Edema")
+    values = values_of(
+        "auroc", augmented, real, direction="higher", n=7, patients=5, subset="Edema"
+    )
     by_metric = {v.metric: v for v in values}
     assert by_metric["auroc"].value == pytest.approx(0.7)
     assert by_metric["auroc"].interval_kind == "t 95% over test patients and training runs"
@@ -117,7 +119,7 @@ def test_mean_spread_and_gain_by_hand():
     assert by_metric["auroc"].interval == (0, 1)
     augmented = Measured(np.array([0.69, 0.71]), np.array([[0.68, 0.70], [0.70, 0.72]]))
     half = 0.01 * (2.776445**2 + 12.706205**2) ** 0.5
-    alone = values_of("auroc", augmented, None, n=7, patients=5)[0]
+    alone = values_of("auroc", augmented, None, direction="higher", n=7, patients=5)[0]
     assert alone.interval == pytest.approx((0.7 - half, 0.7 + half), abs=1e-6)
     assert by_metric["auroc_sd"].value == pytest.approx(np.std([0.6, 0.8], ddof=1))
     assert by_metric["auroc_sd"].n == 2
@@ -132,7 +134,7 @@ def test_a_gain_has_satterthwaites_degrees_of_freedom_by_hand():
     """Patients, own seeds and the baseline's have variances of 0.01, at 4, 1 and 1 degrees."""
     augmented = Measured(np.array([0.4, 0.6]), np.array([[0.4, 0.6], [0.4, 0.6]]) + 0.1)
     real = Measured(np.array([0.3, 0.5]), np.array([[0.4, 0.4], [0.4, 0.4]]))
-    gain = values_of("auroc", augmented, real, n=7, patients=5)[2]
+    gain = values_of("auroc", augmented, real, direction="higher", n=7, patients=5)[2]
     freedom = 0.03**2 / (0.01**2 / 4 + 2 * 0.01**2)
     half = stats.t.ppf(0.975, freedom) * 0.03**0.5
     assert freedom == pytest.approx(4)
@@ -142,7 +144,9 @@ def test_a_gain_has_satterthwaites_degrees_of_freedom_by_hand():
 
 def test_one_run_has_no_spread_and_says_why():
     one = Measured(np.array([0.6]), np.array([[0.5, 0.7]]))
-    by_metric = {v.metric: v for v in values_of("f1", one, None, n=7, patients=5)}
+    by_metric = {
+        v.metric: v for v in values_of("f1", one, None, direction="higher", n=7, patients=5)
+    }
     assert by_metric["f1_sd"].value is None
     assert "`repeats` is 1" in by_metric["f1_sd"].reason
     assert "real data alone" in by_metric["f1_gain"].reason
@@ -173,6 +177,7 @@ def test_a_baseline_that_nobody_trained_has_no_seed():
             "green",
             augmented,
             released,
+            direction="higher",
             n=7,
             patients=5,
             baseline_is_trained=known,

@@ -96,6 +96,7 @@ def values_of(
     arm: Measured,
     baseline: Measured | None,
     *,
+    direction: str,
     n: int,
     patients: int,
     subset: str = "all",
@@ -104,13 +105,12 @@ def values_of(
 ) -> list[Value]:
     """Return a metric's mean over runs, its spread, and its gain over the baseline.
 
-    Of every metric a higher value is better.
-
     Args:
         metric: the metric's name; `{metric}_sd` is the standard deviation over runs,
             `{metric}_gain` the difference to the baseline (positive means a larger value).
         arm: the arm's runs.
         baseline: the runs on real data alone, with the same draws; None if the arm is the baseline.
+        direction: whether `higher` or `lower` is better.
         n: number of test images.
         patients: number of test patients behind the value; for a metric of positives and negatives
             the smaller of their two numbers.
@@ -122,8 +122,9 @@ def values_of(
         The three values, each with a reason in its place if it cannot be computed.
     """
     of_value = _interval(arm.over_runs, [arm], patients, float(arm.points.mean()))
-    mean = float(arm.points.mean())
-    computed = [_value(metric, mean, n, subset, of_value.within(0, most))]
+    computed = [
+        _value(metric, float(arm.points.mean()), direction, n, subset, of_value.within(0, most))
+    ]
     if arm.runs > 1:
         spread = float(arm.points.std(ddof=1))
         computed.append(Value(f"{metric}_sd", spread, "none", arm.runs, subset))
@@ -132,12 +133,12 @@ def values_of(
         computed.append(Value(f"{metric}_sd", None, "none", arm.runs, subset, reason=reason))
     if baseline is None:
         reason = "real data alone is what the gains are measured against"
-        computed.append(Value(f"{metric}_gain", None, "higher", n, subset, reason=reason))
+        computed.append(Value(f"{metric}_gain", None, direction, n, subset, reason=reason))
         return computed
     arms = [arm, baseline] if baseline_is_trained else [arm]
     gain = float(arm.points.mean() - baseline.points.mean())
     of_gain = _interval(arm.over_runs - baseline.over_runs, arms, patients, gain)
-    computed.append(_value(f"{metric}_gain", gain, n, subset, of_gain))
+    computed.append(_value(f"{metric}_gain", gain, direction, n, subset, of_gain))
     return computed
 
 
@@ -262,11 +263,13 @@ def percentiles(draws: np.ndarray, units: int | None = None) -> tuple[float, flo
     return float(low), float(high)
 
 
-def _value(metric: str, value: float, n: int, subset: str, interval: _Interval) -> Value:
+def _value(
+    metric: str, value: float, direction: str, n: int, subset: str, interval: _Interval
+) -> Value:
     return Value(
         metric,
         value,
-        "higher",
+        direction,
         n,
         subset,
         interval=interval.bounds,

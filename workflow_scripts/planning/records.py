@@ -27,11 +27,6 @@ def privacy_records(models: Sequence[str], other_protocol: str) -> list[str]:
     return scores + records_in("privacy/extraction", models)
 
 
-def records_in(folder: str, models: Sequence[str]) -> list[str]:
-    """Return the records of a folder below `results` that has one for each model."""
-    return [f"results/{folder}/{model}.json" for model in models]
-
-
 def downstream_records(tasks: Sequence[str], models: Sequence[str]) -> list[str]:
     """Return the records of downstream, in the order of the tasks' families.
 
@@ -54,6 +49,11 @@ def faithfulness_records(judges: Sequence[str], models: Sequence[str]) -> list[s
     names = ["anatomy/real", "labeller/real"]
     names += [f"{family}/{model}" for family in families for model in models]
     return [f"results/faithfulness/{name}.json" for name in names]
+
+
+def records_in(folder: str, models: Sequence[str]) -> list[str]:
+    """Return the records of a folder below `results` that has one for each model."""
+    return [f"results/{folder}/{model}.json" for model in models]
 
 
 def curate_records(models: Sequence[str], *, worth: bool) -> list[str]:

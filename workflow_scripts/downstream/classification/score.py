@@ -116,6 +116,7 @@ def values(
                 metric,
                 _of(runs, metric, findings),
                 None if runs_of_real is None else _of(runs_of_real, metric, findings),
+                direction="higher",
                 n=n,
                 subset=subset,
                 patients=int(fewest[findings[0]]) if alone else len(set(patients)),

@@ -130,6 +130,7 @@ def values(runs: list[Run], baseline: list[Run], bootstrap: int, seed: int) -> l
             metric.name,
             measured,
             measured_baseline if defined else None,
+            direction="higher",
             n=n,
             patients=patients,
             most=100.0 if metric.name.startswith("bleu") else 1.0,

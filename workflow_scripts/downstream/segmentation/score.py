@@ -152,6 +152,7 @@ def _compared(
             f"{metric}{suffix}",
             ours[metric],
             None if reals is None else reals[metric],
+            direction="higher",
             n=len(rows),
             patients=len(set(patients)),
         )
