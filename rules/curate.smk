@@ -158,7 +158,7 @@ rule curate_decide:
         "../envs/core.yaml"
     threads: 1
     resources:
-        mem_mb=partial(more_memory, base=32000),
+        mem_mb=partial(more_memory, base=16000),
         runtime=240,
     params:
         *code("curate.decide"),

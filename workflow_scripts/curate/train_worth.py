@@ -38,7 +38,7 @@ from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.code import own_digests
 from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import link_or_copy, sha256_of, whole_folder, write_text
-from workflow_scripts.common.images import find_in_shards, read_shard_ids, write_shard
+from workflow_scripts.common.images import read_shard_ids, write_shard
 from workflow_scripts.common.manifest import (
     FINDINGS,
     TEMPLATE,
@@ -49,9 +49,10 @@ from workflow_scripts.common.manifest import (
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.common.validation import split_at_random, split_by_patient
 from workflow_scripts.curate.draw import drawn
+from workflow_scripts.curate.gathered import digests_of, gathered
 from workflow_scripts.curate.set_files import set_sha256
 from workflow_scripts.curate.settings import read_quota
-from workflow_scripts.curate.write_set import CHOSEN_SCHEMA
+from workflow_scripts.curate.write_set import CHOSEN_SCHEMA, ROWS_PER_GROUP
 from workflow_scripts.downstream.classification import train
 from workflow_scripts.downstream.classification.settings import ClassifierSettings
 from workflow_scripts.downstream.data import labels_of
@@ -174,10 +175,12 @@ def check_published(
     digests: dict[str, str] = {}
     for path in dataset:
         try:
-            rows = pq.read_table(path, columns=["image"])["image"].to_pylist()
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=["image"]):
+                    for row in batch["image"].to_pylist():
+                        digests[row["path"]] = hashlib.sha256(row["bytes"]).hexdigest()
         except (OSError, pa.ArrowException) as error:
             raise unreadable("cannot read the set", error, path, remedy) from None
-        digests |= {row["path"]: hashlib.sha256(row["bytes"]).hexdigest() for row in rows}
     expected = {
         name: images[prompt]
         for name, prompt in zip(chosen["file"], chosen["prompt_id"], strict=True)
@@ -196,8 +199,8 @@ def main(argv: list[str] | None = None) -> None:
     quotas = dict(args.quotas)
     sets = both_sets(prompts, pool, chosen["prompt_id"].tolist(), quotas, args.draw_seed)
     ids = {name for one in sets.values() for name in one.ids}
-    items = {item.id: item for item in find_in_shards(args.shards, ids)}
-    images = {n: hashlib.sha256(item.data or b"").hexdigest() for n, item in items.items()}
+    digests = digests_of(args.shards, ids)
+    images = {name: digest.hex() for name, digest in digests.items()}
     check_published(args.dataset, chosen, images)
     reasons = [why_not(one, manifest, settings, args.protocol) for one in sets.values()]
     reason = next(filter(None, reasons), None)
@@ -215,11 +218,12 @@ def main(argv: list[str] | None = None) -> None:
     }
     done: dict[str, Path] = {}
     if reason is None:
-        for name, one in sets.items():
-            folder = args.progress / "sets"
-            write_prompts(one.prompts, folder / f"{name}_prompts.parquet")
-            write_shard((items[i] for i in one.ids), folder / f"{name}.parquet")
-        items.clear()
+        folder = args.progress / "sets"
+        folder.mkdir(parents=True, exist_ok=True)
+        with gathered(args.shards, digests, folder) as items:
+            for name, one in sets.items():
+                write_prompts(one.prompts, folder / f"{name}_prompts.parquet")
+                write_shard((items[i] for i in one.ids), folder / f"{name}.parquet")
         for name in SETS:
             for way in WAYS:
                 done[f"{name}_{way}"] = _arm(args, settings, name, way, content)

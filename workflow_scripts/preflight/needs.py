@@ -322,9 +322,10 @@ Losses for attacks on membership and on canaries are measured under every fine-t
 for membership under LLM-CXR; the rows are for the model that needs most. Their activations are
 those that a training step of as many images saves; losses without a gradient need less.
 
-A curated set is made on request, and its rows are for one model. Two jobs write large temporary
+A curated set is made on request, and its rows are for one model. Three jobs write large temporary
 files: the pool with planted leaks, each also mirrored, is removed when the lenses have looked; the
-gray values of the radiographs, when the search has ended. Their time on a GPU was not measured;
+gray values of the radiographs, when the search has ended; a second copy of the set's images, when
+the set is written. Their time on a GPU was not measured;
 `make plan PLAN="--curate sana"` lists the work.
 
 """
