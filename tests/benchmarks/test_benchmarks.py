@@ -18,6 +18,7 @@ PAIRS = {
     "closest": ["closest by distance"],
     "closest_score": ["closest by score"],
     "cohort": ["growth"],
+    "curated_set": ["set growth"],
     "encode_once": ["encode images", "read both"],
     "extraction": ["inception_v3", "densenet_121", "inception_v3 + densenet_121"],
     "fidelity": ["FID", "KID", "PRDC", "all", "all, official", "one FID"],

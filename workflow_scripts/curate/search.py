@@ -94,7 +94,7 @@ def check_images(
     if wrong:
         raise InputError(
             f"{len(wrong)} real image(s) would be published",
-            ", ".join(wrong[:5]),
+            ", ".join(sorted(wrong)[:5]),
             "nothing was written: the pool holds radiographs that no limit refuses; lower the "
             "lenses' limits (`curate.privacy_false_alarms` higher)",
         )

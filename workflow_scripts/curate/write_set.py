@@ -1,9 +1,15 @@
-"""Write the files of a curated set, after a search for what must not be published."""
+"""Write the files of a curated set, after a search for what must not be published.
+
+The images pass one by one through the search, and row group by row group into the files. So memory
+does not grow with the set. On disk the set takes its size twice while it is written.
+"""
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,9 +20,10 @@ from PIL import Image
 
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import whole_file
-from workflow_scripts.common.images import ImageItem, find_in_shards
+from workflow_scripts.common.images import find_in_shards
 from workflow_scripts.common.manifest import FINDINGS, TEMPLATE, read_manifest, read_prompts
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.curate.gathered import Gathered, gathered
 from workflow_scripts.curate.lenses import LENS_SCHEMA, LENSES
 from workflow_scripts.curate.plant import square_gray
 from workflow_scripts.curate.search import check_images, check_texts, cohort_texts
@@ -69,29 +76,51 @@ def write_set(args: argparse.Namespace, policy: CurateSettings, chosen: pd.DataF
             written.
     """
     file_of = {name: f"{args.model}-{k:06d}.png" for k, name in enumerate(chosen["id"])}
-    images = {item.id: item for item in find_in_shards(args.shards, set(file_of))}
     _check_texts(args, policy, chosen, list(file_of.values()))
-    _check_images(args, chosen, images, file_of)
-    prompts = policy.published_prompts != "withheld"
+    searched = _check_images(args, chosen, file_of)
     labels = read_prompts(args.prompts).set_index("prompt_id").loc[chosen["id"], list(FINDINGS)]
+    rows = chosen.assign(file=list(file_of.values())).reset_index(drop=True)
+    rows = rows.join(labels.reset_index(drop=True))
     names = set_files(policy.images)
     parts = np.array_split(np.arange(len(chosen)), len(names))
+    data = args.output / "dataset" / "data"
     with ExitStack() as whole:  # all files, or none
-        for file, part in zip(names, parts, strict=True):
-            rows = [
-                {
-                    "image": {"bytes": images[name].data, "path": file_of[name]},
-                    **{f: None if pd.isna(v) else int(v) for f, v in labels.iloc[k].items()},
-                    **({"prompt": chosen["caption"].iloc[k]} if prompts else {}),
-                    **{f"score_{s}": float(chosen[s].iloc[k]) for s in SCORES},
-                }
-                for k, name in zip(part, chosen["id"].iloc[part], strict=True)
-            ]
-            path = whole.enter_context(whole_file(args.output / "dataset" / "data" / file))
-            table = pa.Table.from_pylist(rows, set_schema(prompts))
-            pq.write_table(table, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
+        paths = [whole.enter_context(whole_file(data / name)) for name in names]
+        images = whole.enter_context(gathered(args.shards, searched, data))
+        meter = Progress("writing the set", len(chosen), "images")
+        for path, part in zip(paths, parts, strict=True):
+            _write_file(path, rows.iloc[part], images, policy, meter)
     table = pd.DataFrame({"file": list(file_of.values()), "prompt_id": list(file_of)}, dtype=object)
     write_private_table(table, CHOSEN_SCHEMA, args.output / "chosen.parquet")
+
+
+def _write_file(
+    path: Path, rows: pd.DataFrame, images: Gathered, policy: CurateSettings, meter: Progress
+) -> None:
+    """Write one file of the set, which holds no more than one row group in memory.
+
+    Args:
+        path: the file.
+        rows: its rows of the pool, with `file` and the labels.
+        images: the pool's images.
+        policy: whether prompts go with the images.
+        meter: counts the images.
+    """
+    prompts = policy.published_prompts != "withheld"
+    schema = set_schema(prompts)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, max(len(rows), 1), ROWS_PER_GROUP):
+            group = [
+                {
+                    "image": {"bytes": images[row["id"]].data, "path": row["file"]},
+                    **{f: None if pd.isna(row[f]) else int(row[f]) for f in FINDINGS},
+                    **({"prompt": row["caption"]} if prompts else {}),
+                    **{f"score_{s}": float(row[s]) for s in SCORES},
+                }
+                for row in rows.iloc[start : start + ROWS_PER_GROUP].to_dict("records")
+            ]
+            writer.write_table(pa.Table.from_pylist(group, schema))
+            meter.update(len(group))
 
 
 def _check_texts(
@@ -114,24 +143,40 @@ def _check_texts(
 
 
 def _check_images(
-    args: argparse.Namespace,
-    chosen: pd.DataFrame,
-    images: dict[str, ImageItem],
-    file_of: dict[str, str],
-) -> None:
-    """Check that no image of the set is a real radiograph or a planted leak."""
+    args: argparse.Namespace, chosen: pd.DataFrame, file_of: dict[str, str]
+) -> dict[str, bytes]:
+    """Check that no image of the set is a real radiograph or a planted leak.
+
+    Returns:
+        The sha256 of each image's file, by prompt id: no other images than those that were
+        searched may be written.
+    """
     lenses = read_private_table(args.lenses, LENS_SCHEMA)
     real = set(lenses.loc[lenses["group"] != "pool", "digest"])
     manifest = read_manifest(args.manifest, ["image_id", "path"])
     film_of = dict(zip(manifest["image_id"], manifest["path"], strict=True))
+    closest = {
+        name: sorted(set(films))
+        for name, *films in zip(
+            *(chosen[key] for key in ("id", "nearest_image_id", "latent_image_id")), strict=True
+        )
+    }
     meter = Progress("comparing with closest radiographs", len(chosen), "images")
+    searched: dict[str, bytes] = {}
 
     def compared() -> Iterator[tuple[str, Image.Image, list[Image.Image]]]:
-        closest = (chosen[name] for name in ("id", "nearest_image_id", "latent_image_id"))
-        for name, *films in zip(*closest, strict=True):
-            image = images[name].open()
-            side = min(image.size)
-            yield file_of[name], image, [square_gray(film_of[f], side) for f in sorted(set(films))]
+        for item in find_in_shards(args.shards, set(file_of)):
+            image = item.open()
+            searched[item.id] = hashlib.sha256(item.data or b"").digest()
+            films = [square_gray(film_of[name], min(image.size)) for name in closest[item.id]]
+            yield file_of[item.id], image, films
             meter.update()
 
     check_images(compared(), real)
+    if missing := len(file_of) - len(searched):
+        raise InputError(
+            f"{missing} image(s) of the set are not in the pool",
+            args.lenses,
+            "rerun the curate stage from curate_plant on",
+        )
+    return searched
