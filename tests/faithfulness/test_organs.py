@@ -20,6 +20,7 @@ from workflow_scripts.faithfulness.organs import (
     RIBS,
     ZONES,
     Labeller,
+    _present,
     draw_and_find,
     largest_piece,
     load_labeller,
@@ -165,13 +166,31 @@ def test_the_five_organs_are_found_as_at_full_size():
             network.head.out.conv.bias.fill_(shift)
         masks, present = draw_and_find(Labeller(network, side, 6, torch.device("cpu")), prepared)
         for name, number in CLASSES.items():
-            share = masks[name].mean((1, 2))
+            share = np.array([largest_piece(mask).mean() for mask in masks[name]])
             # The two maps may disagree on what is nearly a speck.
             far = (share == 0) | (share > 2 * LEAST_SHARE)
             assert (present[far, number] == (share > LEAST_SHARE)[far]).all()
             clear, found = clear + far.sum(), found + present[:, number].sum()
     assert clear > 110
     assert 30 < found < 90
+
+
+@pytest.mark.parametrize("side", [16, 48, 128])
+def test_what_is_there_has_a_piece_above_the_limit(side):
+    """The search by squares finds the same as the pieces of every mask."""
+    rng = np.random.default_rng(side)
+    masks = rng.random((4, 30, side, side)) < np.linspace(0, 0.5, 30)[:, None, None]
+    thin, strip = np.zeros((2, side, side), bool)
+    thin[::2, ::2] = True  # many specks
+    strip[side // 2, : side // 2] = True
+    masks[0, :3] = thin, strip, strip.T
+    pieces = np.array([[largest_piece(mask).mean() for mask in image] for image in masks])
+    found = _present(torch.from_numpy(masks))
+    assert (found == (pieces > LEAST_SHARE)).all()
+    assert found[0, 1]
+    assert found[0, 2]
+    assert found[0, 0] == (side == 16), "a pixel of the smallest map is above the limit"
+    assert 0.1 < found.mean() < 0.99
 
 
 def test_names_are_of_the_networks_classes():

@@ -5,7 +5,9 @@ lung are thirds of the height of its mask. So they do not depend on the network 
 lung, and together they cover it.
 """
 
+import functools
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -156,14 +158,13 @@ def draw_and_find(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return masks as `draw_organs` does, and which classes are present, bool (n, classes).
 
-    A class is present if it covers more than LEAST_SHARE of the network's finest map, in one piece
-    or in several. To find 159 classes does not need masks at full size, which would cost more than
-    the network.
+    A class is present if its largest connected piece covers more than LEAST_SHARE of the network's
+    finest map. To find 159 classes does not need masks at full size, which would cost more than the
+    network.
     """
     wanted = sorted({_source(name) for name in names})
     fine = _finest(labeller, prepared, None)
-    covered = torch.count_nonzero(fine > 0, dim=(2, 3)).cpu().numpy()
-    present = covered > LEAST_SHARE * fine.shape[2] * fine.shape[3]
+    present = _present(fine > 0)
     organs = fine[:, [CLASSES[name] for name in wanted]]
     return _masks(organs, wanted, names, prepared.shape[2:]), present
 
@@ -174,6 +175,26 @@ def _finest(labeller: Labeller, prepared: Tensor, classes: Sequence[int] | None)
     x = normalise(prepared.to(labeller.device).float() / 255)
     fine: Tensor = network.head(network.backbone(x), classes)
     return fine
+
+
+def _present(drawn: Tensor) -> np.ndarray:
+    """Return which of the masks (n, classes, h, w) have a piece above LEAST_SHARE, bool."""
+    least = LEAST_SHARE * drawn.shape[2] * drawn.shape[3]
+    covered = torch.count_nonzero(drawn, dim=(2, 3)) > least
+    # A mask that fills a square above the limit has such a piece. Few masks do not, and only their
+    # pieces are searched for, on the CPU.
+    side = math.isqrt(int(least)) + 1
+    solid = drawn
+    for dimension in (2, 3):
+        length = solid.shape[dimension] - side + 1
+        shifted = [solid.narrow(dimension, start, length) for start in range(side)]
+        solid = functools.reduce(torch.logical_and, shifted)
+    filled = solid.flatten(2).any(2)
+    unsure = covered & ~filled
+    present: np.ndarray = filled.cpu().numpy()
+    pieces = [largest_piece(mask).sum() > least for mask in drawn[unsure].cpu().numpy()]
+    present[unsure.cpu().numpy()] = pieces
+    return present
 
 
 def _masks(
