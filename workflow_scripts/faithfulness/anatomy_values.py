@@ -100,8 +100,8 @@ def floor(values: np.ndarray, patients: np.ndarray, n: int, m: int, seed: int) -
 class Rule:
     """The rule that tells images with implausible anatomy.
 
-    An image is implausible if it lacks a structure that nearly all radiographs show, or if a
-    measure lies outside the range of nearly all radiographs.
+    An image is implausible if it lacks the heart, a lung or a clavicle, provided that nearly all
+    radiographs show it, or if a measure lies outside the range of nearly all radiographs.
 
     Args:
         radiographs: see `measured`. The rule must not be tested on the same patients.
