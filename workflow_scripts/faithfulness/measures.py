@@ -40,7 +40,7 @@ ANATOMY: Final = (
     Metric("both_clavicles", "Both clavicles seen (share)", "none", 3, _IMAGES),
     Metric("ribs", "Ribs seen", "none", 1, _IMAGES),
     Metric("structures", "Structures seen", "none", 1, _IMAGES),
-    Metric("structures_drawn", "Structures seen in any radiograph", "none", 0, _IMAGES),
+    Metric("structures_drawn", "Structures in any radiograph", "none", 0, _IMAGES),
     Metric("structures_lacking", "Structures lacking", "lower", 2, _IMAGES),
     Metric("structures_lacking_radiographs", "the same, on radiographs", "none", 2, _IMAGES),
     Metric("structures_asked", "Structures in 99% of radiographs", "none", 0, _IMAGES),
