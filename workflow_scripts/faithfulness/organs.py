@@ -5,9 +5,7 @@ lung are thirds of the height of its mask. So they do not depend on the network 
 lung, and together they cover it.
 """
 
-import functools
 import itertools
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,13 +15,13 @@ from typing import Final
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
 from workflow_scripts.common.images import ImageItem
 from workflow_scripts.common.pixels import normalise
 from workflow_scripts.downstream.segmentation.cxas import Cxas, check_classes, load_cxas, prepare
+from workflow_scripts.faithfulness.presence import largest_piece, present
 
 CLASSES: Final = {
     "heart": 121,
@@ -158,15 +156,15 @@ def draw_and_find(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return masks as `draw_organs` does, and which classes are present, bool (n, classes).
 
-    A class is present if its largest connected piece covers more than LEAST_SHARE of the network's
-    finest map. To find 159 classes does not need masks at full size, which would cost more than the
-    network.
+    A class is present if the largest connected piece of its mask covers more than LEAST_SHARE of
+    the image, see `presence`.
     """
     wanted = sorted({_source(name) for name in names})
     fine = _finest(labeller, prepared, None)
-    present = _present(fine > 0)
+    scale = prepared.shape[2] // fine.shape[2]
+    found = present(fine, scale, LEAST_SHARE)
     organs = fine[:, [CLASSES[name] for name in wanted]]
-    return _masks(organs, wanted, names, prepared.shape[2:]), present
+    return _masks(organs, wanted, names, prepared.shape[2:]), found
 
 
 def _finest(labeller: Labeller, prepared: Tensor, classes: Sequence[int] | None) -> Tensor:
@@ -175,26 +173,6 @@ def _finest(labeller: Labeller, prepared: Tensor, classes: Sequence[int] | None)
     x = normalise(prepared.to(labeller.device).float() / 255)
     fine: Tensor = network.head(network.backbone(x), classes)
     return fine
-
-
-def _present(drawn: Tensor) -> np.ndarray:
-    """Return which of the masks (n, classes, h, w) have a piece above LEAST_SHARE, bool."""
-    least = LEAST_SHARE * drawn.shape[2] * drawn.shape[3]
-    covered = torch.count_nonzero(drawn, dim=(2, 3)) > least
-    # A mask that fills a square above the limit has such a piece. Few masks do not, and only their
-    # pieces are searched for, on the CPU.
-    side = math.isqrt(int(least)) + 1
-    solid = drawn
-    for dimension in (2, 3):
-        length = solid.shape[dimension] - side + 1
-        shifted = [solid.narrow(dimension, start, length) for start in range(side)]
-        solid = functools.reduce(torch.logical_and, shifted)
-    filled = solid.flatten(2).any(2)
-    unsure = covered & ~filled
-    present: np.ndarray = filled.cpu().numpy()
-    pieces = [largest_piece(mask).sum() > least for mask in drawn[unsure].cpu().numpy()]
-    present[unsure.cpu().numpy()] = pieces
-    return present
 
 
 def _masks(
@@ -232,14 +210,3 @@ def _zones(lungs: np.ndarray, name: str) -> np.ndarray:
             top, bottom = (first + height * k // 3 for k in (third, third + 1))
             zone[top:bottom] = lung[top:bottom]
     return zones
-
-
-def largest_piece(mask: np.ndarray) -> np.ndarray:
-    """Return the largest connected piece of a mask, bool (h, w), without diagonal connections."""
-    pieces, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    largest: np.ndarray = pieces == sizes.argmax()
-    return largest
