@@ -196,6 +196,17 @@ def test_the_map_says_what_every_mask_at_full_size_would(side, smooth):
     assert 0.1 < found[:, 5:].mean() < 0.98
 
 
+def test_a_piece_is_not_enlarged_by_the_end_of_another_ones_neighbourhood():
+    logits = -np.ones((1, 2, 48, 48), np.float32)
+    logits[0, 0, range(10, 15), range(10, 15)] = 0.01
+    logits[0, 0, 9, 14] = 1.8  # 16 pixels at full size; it would be 20 if the map ended here
+    fine = torch.from_numpy(logits)
+    whole = functional.interpolate(fine, scale_factor=4, mode="bilinear", align_corners=False)[0, 0]
+    assert largest_piece(whole.numpy() > 0).sum() == 16 < LEAST_SHARE * 192**2 < 20
+    assert not present(fine, 4, LEAST_SHARE).any()
+    assert not present(fine[:, 1:], 4, LEAST_SHARE).any()
+
+
 def test_names_are_of_the_networks_classes():
     assert {NAMES[number] for number in RIBS} == {"rib"}
     assert NAMES[121] == "heart"

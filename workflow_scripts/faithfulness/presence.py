@@ -46,6 +46,9 @@ def present(fine: Tensor, scale: int, least: float) -> np.ndarray:
         least: the share.
     """
     limit = least * fine.shape[2] * fine.shape[3]  # in pixels of the map
+    result = np.zeros(fine.shape[:2], bool)
+    ever = (fine > 0).flatten(2).any(2).any(0)  # the other classes are drawn in no image
+    fine = fine[:, ever]
     drawn = fine > 0
     cells = _all_of(drawn, 2)
     # Most structures fill a square of cells above the limit. The others are looked at one by one.
@@ -58,7 +61,8 @@ def present(fine: Tensor, scale: int, least: float) -> np.ndarray:
         largest_piece(inner).sum() > limit or _interpolated(logits, scale, limit)
         for logits, inner in zip(small, of_cells, strict=True)
     ]
-    return found
+    result[:, ever.cpu().numpy()] = found
+    return result
 
 
 def _all_of(drawn: Tensor, side: int) -> Tensor:
