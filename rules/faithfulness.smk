@@ -1,8 +1,8 @@
 # Needs: a model's test images, the classifiers that were trained on radiographs alone, CXAS.
 # Makes: results/faithfulness/: does an image show what its prompt asks for? seen/{model}.parquet has
 # the networks' results for each image, from one pass; findings/{judge}/{model}.json,
-# anatomy/{model}.json and texture/{model}.json are scored from it. `real` stands for the radiographs
-# of the test split.
+# anatomy/{model}.json, structures/{model}.csv and texture/{model}.json are scored from it. `real`
+# stands for the radiographs of the test split.
 
 
 rule faithfulness_look:
@@ -56,6 +56,7 @@ rule faithfulness_score:
     output:
         expand("results/faithfulness/findings/{judge}/{{model}}.json", judge=RUN.judges),
         "results/faithfulness/anatomy/{model}.json",
+        "results/faithfulness/structures/{model}.csv",
         "results/faithfulness/texture/{model}.json",
     log:
         "logs/faithfulness/score_{model}.log",

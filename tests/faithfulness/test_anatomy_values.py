@@ -33,8 +33,8 @@ def chests(seed=0, cardiomegaly=None, shift=0.1, **changes):
         "asymmetry": rng.normal(0.07, 0.02, N),
         "heart_inside": np.ones(N),
         "clavicles": 2,
-        "present": 5,
         "ribs": 18,
+        "structures": [b"\xf8"] * N,
         "organs": b"",
     }
     return measured(pd.DataFrame(columns | changes))

@@ -5,24 +5,35 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
+from torch.nn import functional
 
 from tests.downstream.segmentation.conftest import random_cxas
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes
 from workflow_scripts.downstream.segmentation.cxas import draw_masks, prepare
+from workflow_scripts.faithfulness.look import look_at
 from workflow_scripts.faithfulness.organs import (
     CLASSES,
+    LEAST_SHARE,
+    NAMES,
     ORGANS,
     RIBS,
     ZONES,
     Labeller,
-    draw_and_count,
-    largest_piece,
+    draw_and_find,
     load_labeller,
     organ_masks,
 )
+from workflow_scripts.faithfulness.presence import largest_piece, present
 from workflow_scripts.faithfulness.score_labeller import exact_organs, labeller_values
-from workflow_scripts.faithfulness.seen import COMPARED, KEPT_SIDE, pack_organs, unpack_organs
+from workflow_scripts.faithfulness.seen import (
+    COMPARED,
+    KEPT_SIDE,
+    pack_organs,
+    unpack_organs,
+    unpack_structures,
+)
 from workflow_scripts.preflight.check import check_organs
 from workflow_scripts.world.pictures import organ_bytes
 
@@ -71,7 +82,7 @@ def test_a_shards_organs_are_what_the_labeller_draws_and_zones_make_up_the_lungs
 def test_a_zone_is_a_third_of_the_lungs_height_from_above(labeller):
     network = labeller.network
     prepared = torch.stack([prepare(image, SIZE) for image in pictures(2)])
-    masks, _ = draw_and_count(labeller, prepared, ["left_lung", "left_upper_zone"])
+    masks, _ = draw_and_find(labeller, prepared, ["left_lung", "left_upper_zone"])
     for lung, zone in zip(masks["left_lung"], masks["left_upper_zone"], strict=True):
         rows = np.flatnonzero(largest_piece(lung).any(axis=1))
         if len(rows):
@@ -80,16 +91,126 @@ def test_a_zone_is_a_third_of_the_lungs_height_from_above(labeller):
     assert network.classes > max(RIBS)
 
 
-def test_ribs_are_counted_that_are_drawn(labeller):
+def test_a_class_that_is_drawn_is_found_and_no_other():
     prepared = torch.stack([prepare(image, SIZE) for image in pictures(2)])
     network = random_cxas((1, 1, 1, 1), 159)
+    drawn = [0, 31, RIBS[0], RIBS[5], 158]
     last = network.head.out.conv
     with torch.no_grad():
-        last.weight[list(RIBS)] = 0
-        last.bias[list(RIBS)] = -3.0
-        last.bias[[RIBS[0], RIBS[5]]] = 3.0
-    _, ribs = draw_and_count(Labeller(network, SIZE, 2, torch.device("cpu")), prepared)
-    assert ribs.tolist() == [2, 2]
+        last.weight.zero_()
+        last.bias.fill_(-3.0)
+        last.bias[drawn] = 3.0
+    _, present = draw_and_find(Labeller(network, SIZE, 2, torch.device("cpu")), prepared)
+    assert [np.flatnonzero(image).tolist() for image in present] == [drawn, drawn]
+    found = look_at(
+        [(ImageItem("i", ""), image, [], None) for image in prepared],
+        [],
+        Labeller(network, SIZE, 2, torch.device("cpu")),
+    )
+    assert found["ribs"] == [2, 2]
+    assert (unpack_structures(found["structures"])[:, :159] == present).all()
+
+
+class Brightness(torch.nn.Module):
+    """A labeller that draws class k where an image's gray value is 1 + k; its map is a quarter."""
+
+    classes = 159
+
+    def backbone(self, x):
+        return x
+
+    def head(self, x, classes):
+        gray = (x[:, 0] * 0.229 + 0.485) * 255
+        numbers = torch.arange(self.classes) if classes is None else torch.tensor(classes)
+        apart = (gray[:, None] - 1 - numbers[:, None, None]).abs()
+        return functional.avg_pool2d(0.5 - (apart > 0.5).float(), 4)
+
+
+def in_tiles(classes, side=SIZE, tile=16):
+    """Return an image with a square of each class; all else is black."""
+    gray = np.zeros((side, side), np.uint8)
+    for place, number in enumerate(classes):
+        row, column = divmod(place * tile, side)
+        gray[row * tile : (row + 1) * tile, column : column + tile] = 1 + number
+    return Image.fromarray(gray)
+
+
+def test_a_structure_that_is_blacked_out_is_lost_and_no_other():
+    labeller = Labeller(Brightness(), SIZE, 20, torch.device("cpu"))
+    there = [*CLASSES.values(), 7, RIBS[0], RIBS[-1], 158]
+    whole = in_tiles(there)
+    without = []
+    for number in there:
+        gray = np.array(whole)
+        gray[gray == 1 + number] = 0
+        without.append(Image.fromarray(gray))
+    prepared = torch.stack([prepare(image, SIZE) for image in (whole, *without)])
+    masks, present = draw_and_find(labeller, prepared)
+    assert np.flatnonzero(present[0]).tolist() == sorted(there)
+    for number, image in zip(there, present[1:], strict=True):
+        assert np.flatnonzero(present[0] != image).tolist() == [number]
+    # Directly, on the masks at full size:
+    for name, number in CLASSES.items():
+        assert (masks[name].mean((1, 2)) > LEAST_SHARE).tolist() == present[:, number].tolist()
+
+
+def test_the_organs_are_found_as_at_full_size():
+    side, rng = 256, np.random.default_rng(2)
+    coarse = [Image.fromarray(rng.integers(0, 255, (8, 8)).astype(np.uint8)) for _ in range(6)]
+    images = [image.resize((side, side), Image.Resampling.BICUBIC) for image in coarse]
+    prepared = torch.stack([prepare(image, side) for image in images])
+    network = random_cxas((1, 1, 1, 1), 159)
+    found = 0
+    for shift in (-3.0, -1.0, -0.5, 0.0):
+        with torch.no_grad():
+            network.head.out.conv.bias.fill_(shift)
+        masks, there = draw_and_find(Labeller(network, side, 6, torch.device("cpu")), prepared)
+        for name, number in CLASSES.items():
+            share = np.array([largest_piece(mask).mean() for mask in masks[name]])
+            assert (there[:, number] == (share > LEAST_SHARE)).all()
+            found += there[:, number].sum()
+    assert 30 < found < 90
+
+
+@pytest.mark.parametrize("side", [16, 48, 128])
+@pytest.mark.parametrize("smooth", [0.0, 0.7, 1.5])
+def test_the_map_says_what_every_mask_at_full_size_would(side, smooth):
+    """Of noise, specks, strips and blobs, near the limit and far from it."""
+    rng = np.random.default_rng(side)
+    logits = ndimage.gaussian_filter(rng.normal(size=(3, 40, side, side)), (0, 0, smooth, smooth))
+    logits -= np.quantile(logits, np.linspace(0.4, 1, 40))[:, None, None]
+    logits[:, :5] = -1
+    logits[0, 1, side // 2, : side // 2] = logits[0, 2, : side // 2, side // 2] = 1
+    logits[0, 3, ::2, ::2] = 1  # many specks
+    logits[0, 4, 0, 0] = 40
+    fine = torch.from_numpy(logits.astype(np.float32))
+    whole = functional.interpolate(fine, scale_factor=4, mode="bilinear", align_corners=False) > 0
+    pieces = [[largest_piece(mask).mean() for mask in image] for image in whole.numpy()]
+    expected = np.array(pieces) > LEAST_SHARE
+    found = present(fine, 4, LEAST_SHARE)
+    assert (found == expected).all()
+    assert found[0, 1]
+    assert found[0, 2]
+    assert not found[1, 0]
+    assert found[0, 3] == (side == 16)
+    assert 0.1 < found[:, 5:].mean() < 0.98
+
+
+def test_a_piece_is_not_enlarged_by_the_end_of_another_ones_neighbourhood():
+    logits = -np.ones((1, 2, 48, 48), np.float32)
+    logits[0, 0, range(10, 15), range(10, 15)] = 0.01
+    logits[0, 0, 9, 14] = 1.8  # 16 pixels at full size; it would be 20 if the map ended here
+    fine = torch.from_numpy(logits)
+    whole = functional.interpolate(fine, scale_factor=4, mode="bilinear", align_corners=False)[0, 0]
+    assert largest_piece(whole.numpy() > 0).sum() == 16 < LEAST_SHARE * 192**2 < 20
+    assert not present(fine, 4, LEAST_SHARE).any()
+    assert not present(fine[:, 1:], 4, LEAST_SHARE).any()
+
+
+def test_names_are_of_the_networks_classes():
+    assert {NAMES[number] for number in RIBS} == {"rib"}
+    assert NAMES[121] == "heart"
+    assert len(NAMES) == 5 + 1 + 36
 
 
 def test_a_network_without_these_organs_is_refused(tmp_path):

@@ -30,6 +30,7 @@ from workflow_scripts.faithfulness.score_labeller import BITS
 from workflow_scripts.faithfulness.seen import (
     KEPT_SIDE,
     pack_organs,
+    pack_structures,
     probability_column,
     write_seen,
 )
@@ -44,6 +45,9 @@ GROUPS: Final = 60
 """Of the stress set."""
 
 KNOWN: Final = np.array([name in DENSENET_OUTPUTS for name in FINDINGS])
+
+CLASSES: Final = 20
+"""Of the labeller."""
 
 SETTINGS: Final = {"cxas_sha256": "3" * 64, "cxas_size": 96, "protocol": "sound"}
 
@@ -107,6 +111,7 @@ def make_seen(
     measured = pd.DataFrame([asdict(measure(one)) for one in masks])
     columns |= {key: measured[key].tolist() for key in measured}
     columns["ribs"] = rng.integers(8, 20, n).tolist()
+    columns["structures"] = pack_structures(structures(n, skill))
     columns["organs"] = [pack_organs({key: x[None] for key, x in m.items()})[0] for m in masks]
     textured = rng.permutation(n)[: 2 * PAIRS + 6]
     spectra: list[list[float] | None] = [None] * n
@@ -122,7 +127,23 @@ def make_seen(
     alike = [
         (names[2 * k], names[2 * k + 1], round(float(rng.beta(6, 6)), 4)) for k in range(PAIRS)
     ]
-    write_seen(FOLDER / f"seen/{name}.parquet", columns, made(name, pairs=alike))
+    run = made(name, pairs=alike)
+    run["settings"]["cxas_classes"] = CLASSES
+    write_seen(FOLDER / f"seen/{name}.parquet", columns, run)
+
+
+def structures(n: int, skill: float) -> np.ndarray:
+    """Return which classes n images show, bool (n, CLASSES).
+
+    Radiographs show the first five always, the next five nearly always, five more sometimes, and
+    the last five never. Images show each less often, and the last one once.
+    """
+    rng = np.random.default_rng(n)
+    often = np.repeat([1.0, 0.985, 0.6, 0.0], 5)
+    present = rng.random((n, CLASSES)) < often * (0.5 + skill / 4)
+    if skill < 2:
+        present[0, -1] = True
+    return present
 
 
 def organs(rng: np.random.Generator, heart: float, lacks: bool) -> dict[str, np.ndarray]:

@@ -18,7 +18,12 @@ from workflow_scripts.downstream.report_generation.metrics import corpus, overla
 from workflow_scripts.downstream.segmentation import metrics as segmentation_metrics
 from workflow_scripts.downstream.segmentation import score as segmentation
 from workflow_scripts.downstream.segmentation import score_labeller
-from workflow_scripts.faithfulness import anatomy_values, contrasts, texture_values
+from workflow_scripts.faithfulness import (
+    anatomy_values,
+    contrasts,
+    structure_values,
+    texture_values,
+)
 from workflow_scripts.faithfulness import score as faithfulness
 from workflow_scripts.faithfulness import score_labeller as organs_labeller
 from workflow_scripts.fidelity import alignment, comparison, floor, frechet, kernel, manifold
@@ -745,6 +750,13 @@ MISTAKES: Final = (
         _JUDGE,
         "values, implausible of all, value",
         constant(anatomy_values, "TAIL", 0.05),
+        "faithfulness/anatomy/tiny.json",
+    ),
+    Mistake(
+        "structures asked of half the radiographs",
+        _JUDGE,
+        "values, structures_lacking of all, value",
+        constant(structure_values, "ALWAYS_THERE", 0.5),
         "faithfulness/anatomy/tiny.json",
     ),
     Mistake(

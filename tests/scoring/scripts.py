@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from tests.scoring.paths import INPUTS
 from workflow_scripts.downstream.classification import score as classification
@@ -111,7 +112,7 @@ def content(path: Path) -> Any:
         record = json.loads(path.read_text(encoding="utf-8"))
         del record["provenance"]  # it depends on the checkout, the date and the packages
         return record
-    table = pq.read_table(path)
+    table = csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
     return {
         name: [
             None if isinstance(x, float) and not np.isfinite(x) else x
@@ -328,6 +329,8 @@ def _faithfulness(model: str) -> Script:
     if model != "real":
         families = ("findings/classifier", "findings/densenet_121", "anatomy", "texture")
     written = tuple(f"{folder}/{family}/{model}.json" for family in families)
+    if model != "real":
+        written += (f"{folder}/structures/{model}.csv",)
     return Script(
         faithfulness.main,
         f"--model {model} --protocol sound --manifest manifest.parquet"

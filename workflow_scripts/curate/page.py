@@ -29,7 +29,8 @@ _QUESTIONS: Final = {
     "false_rejections": "How many pictures of other patients, which cannot be repeats, does the "
     "filter take for repeats?",
     "sparse": "How many of the model's images are unlike any radiograph?",
-    "implausible": "In how many do heart, lungs or ribs have an unusual size or place?",
+    "implausible": "In how many are heart, lungs or collarbones missing, or of an unusual size or "
+    "place?",
     "unseen": "In how many does a computer that reads radiographs fail to see a finding that was "
     "asked for?",
     "poor_radiographs": "How many radiographs of other patients would these three checks refuse?",

@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from workflow_scripts.faithfulness.organs import CLASSES, LEAST_SHARE, largest_piece
+from workflow_scripts.faithfulness.organs import CLASSES, LEAST_SHARE
+from workflow_scripts.faithfulness.presence import largest_piece
 
 STRUCTURES: Final = tuple(CLASSES)
 """The structures that are measured."""
@@ -27,7 +28,6 @@ class Anatomy:
         asymmetry: (right - left) / (right + left) of the lungs' areas, from -1 to 1.
         heart_inside: share of the heart within the bounding box of both lungs.
         clavicles: number of clavicles that are present, 0 to 2.
-        present: number of STRUCTURES that are present.
     """
 
     ratio: float | None
@@ -36,7 +36,6 @@ class Anatomy:
     asymmetry: float | None
     heart_inside: float | None
     clavicles: int
-    present: int
 
 
 def measure(masks: Mapping[str, np.ndarray]) -> Anatomy:
@@ -68,7 +67,6 @@ def measure(masks: Mapping[str, np.ndarray]) -> Anatomy:
         asymmetry,
         inside,
         sum(name in present for name in ("left_clavicle", "right_clavicle")),
-        len(present),
     )
 
 

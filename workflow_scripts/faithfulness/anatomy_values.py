@@ -1,11 +1,12 @@
 """Anatomy of generated images against radiographs: distances, plausibility, agreement with prompts.
 
-`anatomy` measures single images. For a model, this module computes three things from them:
+`anatomy` measures single images. For a model, this module computes four things from them:
 
 - the distance between the distributions of its images and of its prompts' own radiographs, and the
   distance between two groups of patients' radiographs (the floor);
 - the share of images with implausible anatomy, by a rule that is set on half of the test patients,
   and its false alarms on the other half;
+- how many structures the images show, see `structure_values`;
 - whether the cardiothoracic ratio follows the prompt.
 """
 
@@ -28,6 +29,7 @@ from workflow_scripts.faithfulness.against_ceiling import (
     why_not_asked,
 )
 from workflow_scripts.faithfulness.patients import KIND, jackknifed, jackknifed_value
+from workflow_scripts.faithfulness.structure_values import ALWAYS_THERE, Structures
 from workflow_scripts.fidelity.resample import wilson_interval
 
 DISTANCES: Final = ("ratio", "lung_area", "asymmetry", "heart_inside")
@@ -38,9 +40,6 @@ BOUNDED: Final = ("ratio", "area_right", "area_left", "asymmetry", "heart_inside
 
 TAIL: Final = 0.0025
 """Share of the calibrating radiographs beyond each limit: some 2.5% over five measures."""
-
-ALWAYS_THERE: Final = 0.99
-"""The rule asks for a structure that at least this share of radiographs shows."""
 
 SPLITS: Final = 20
 """Number of random halvings of the patients that a floor is the mean of."""
@@ -55,7 +54,7 @@ _WILSON: Final = f"Wilson {LEVEL:.0%}, patients as units"
 def measured(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `seen.Seen` with measures as float64, and `lung_area`; nan if absent."""
     measures = rows.drop(columns="organs").copy()
-    for name in (*BOUNDED, "clavicles", "ribs", "present"):
+    for name in (*BOUNDED, "clavicles", "ribs"):
         measures[name] = pd.to_numeric(measures[name]).astype(float)
     return measures.assign(lung_area=measures["area_right"] + measures["area_left"])
 
@@ -101,8 +100,8 @@ def floor(values: np.ndarray, patients: np.ndarray, n: int, m: int, seed: int) -
 class Rule:
     """The rule that tells images with implausible anatomy.
 
-    An image is implausible if it lacks a structure that nearly all radiographs show, or if a
-    measure lies outside the range of nearly all radiographs.
+    An image is implausible if it lacks the heart, a lung or a clavicle, provided that nearly all
+    radiographs show it, or if a measure lies outside the range of nearly all radiographs.
 
     Args:
         radiographs: see `measured`. The rule must not be tested on the same patients.
@@ -186,7 +185,7 @@ def anatomy_values(
         values.append(Value(name, share, way, len(rows), interval=interval, interval_kind=_WILSON))
     both = (images["clavicles"] == BOTH).to_numpy(float)
     values += _mean("both_clavicles", both, patients, 1.0)
-    values += _mean("structures", images["present"].to_numpy(float), patients, np.inf)
+    values += Structures(radiographs, first).values(images, tried, held_out)
     if radiographs["ribs"].any():
         values += _mean("ribs", images["ribs"].to_numpy(float), patients, np.inf)
     else:
@@ -199,13 +198,30 @@ def real_values(
     radiographs: pd.DataFrame, cardiomegaly: np.ndarray, bootstrap: int, seed: int
 ) -> list[Value]:
     """Return the values of the test radiographs, for metrics that do not compare with them."""
-    metrics = ("both_clavicles", "structures", "ribs", "ratio_difference", "ratio_auroc")
+    metrics = (
+        "both_clavicles",
+        "structures",
+        "structures_drawn",
+        "structures_asked",
+        "ribs",
+        "ratio_difference",
+        "ratio_auroc",
+    )
     values = anatomy_values(radiographs, radiographs, radiographs, cardiomegaly, bootstrap, seed)
-    alarms = next(value for value in values if value.metric == "implausible_radiographs")
+    of_radiographs = {f"{name}_radiographs": name for name in ("implausible", "structures_lacking")}
     return [
-        replace(alarms, metric="implausible", direction="lower"),
+        *(
+            replace(value, metric=of_radiographs[value.metric], direction="lower")
+            for value in values
+            if value.metric in of_radiographs
+        ),
         *(value for value in values if value.metric in metrics),
     ]
+
+
+def structures_of(radiographs: pd.DataFrame, seed: int) -> Structures:
+    """Return the structures that count, by the halves of `anatomy_values`."""
+    return Structures(radiographs, halves(radiographs["patient_id"].to_numpy(str), seed))
 
 
 def _distances(images: pd.DataFrame, reference: pd.DataFrame, seed: int) -> list[Value]:

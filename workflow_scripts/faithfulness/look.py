@@ -37,13 +37,15 @@ from workflow_scripts.faithfulness.judges import Judge
 from workflow_scripts.faithfulness.networks import add_network_flags, load_networks
 from workflow_scripts.faithfulness.organs import (
     CLASSES,
+    RIBS,
     Labeller,
-    draw_and_count,
+    draw_and_find,
 )
 from workflow_scripts.faithfulness.seen import (
     ANATOMY,
     REAL,
     pack_organs,
+    pack_structures,
     probability_column,
     write_seen,
 )
@@ -165,16 +167,17 @@ def look_at(
     batch: Sequence[_Prepared], judges: Sequence[Judge], labeller: Labeller
 ) -> dict[str, list[Any]]:
     """Return the columns of `seen` for a batch of images."""
-    masks, ribs = draw_and_count(
+    masks, present = draw_and_find(
         labeller, torch.stack([tensor for _, tensor, _, _ in batch]), tuple(CLASSES)
     )
     anatomies = [
-        measure({name: drawn[k] for name, drawn in masks.items()}) for k in range(len(ribs))
+        measure({name: drawn[k] for name, drawn in masks.items()}) for k in range(len(batch))
     ]
     columns: dict[str, list[Any]] = {"id": [item.id for item, *_ in batch]}
     for name in ANATOMY:
         columns[name] = [getattr(anatomy, name) for anatomy in anatomies]
-    columns["ribs"] = ribs.tolist()
+    columns["ribs"] = present[:, RIBS[0] : RIBS[-1] + 1].sum(1).tolist()
+    columns["structures"] = pack_structures(present)
     columns["organs"] = pack_organs(masks)
     for k, judge in enumerate(judges):
         scores = judge.judge([inputs[k] for _, _, inputs, _ in batch])

@@ -59,11 +59,12 @@ def load_networks(args: argparse.Namespace) -> Networks:
         judges.append(Classifier(args.classifier, args.protocol, device))
     if args.densenet_121 is not None:
         judges.append(DenseNetHead(args.densenet_121, args.protocol, device))
+    labeller = load_labeller(args.cxas, args.cxas_size, args.batch_size, device)
     settings = {
         "judges": {judge.key: judge.made_of for judge in judges},
         "cxas_sha256": sha256_of(args.cxas),
         "cxas_size": args.cxas_size,
+        "cxas_classes": labeller.network.classes,
         "protocol": args.protocol,
     }
-    labeller = load_labeller(args.cxas, args.cxas_size, args.batch_size, device)
     return Networks(judges, labeller, device, settings)

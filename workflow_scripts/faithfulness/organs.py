@@ -15,13 +15,13 @@ from typing import Final
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
 from workflow_scripts.common.images import ImageItem
 from workflow_scripts.common.pixels import normalise
 from workflow_scripts.downstream.segmentation.cxas import Cxas, check_classes, load_cxas, prepare
+from workflow_scripts.faithfulness.presence import largest_piece, present
 
 CLASSES: Final = {
     "heart": 121,
@@ -43,6 +43,16 @@ ORGANS: Final = (
     *(f"{side}_{zone}_zone" for side in ("right", "left") for zone in ZONES),
 )
 """The names of all masks."""
+
+NAMES: Final = (
+    {30: "clavicles"}
+    | {number: name.replace("_", " ") for name, number in CLASSES.items()}
+    | dict.fromkeys(RIBS, "rib")
+)
+"""The names of the classes that this workflow knows, by number; the others have numbers alone.
+
+Some classes of CXAS are unions of others: class 30 is both clavicles.
+"""
 
 LEAST_SHARE: Final = 0.0005
 """Share of an image's pixels up to which a structure counts as a speck, and so as absent."""
@@ -122,6 +132,7 @@ def organ_masks(
             yield [name for name, _ in done], draw_organs(labeller, prepared, names)
 
 
+@torch.no_grad()
 def draw_organs(
     labeller: Labeller, prepared: Tensor, names: Sequence[str] = ORGANS
 ) -> dict[str, np.ndarray]:
@@ -134,35 +145,46 @@ def draw_organs(
         prepared: uint8 (n, 3, size, size), see `cxas.prepare`.
         names: names from ORGANS.
     """
-    return draw_and_count(labeller, prepared, names)[0]
+    wanted = sorted({_source(name) for name in names})
+    fine = _finest(labeller, prepared, [CLASSES[name] for name in wanted])
+    return _masks(fine, wanted, names, prepared.shape[2:])
 
 
 @torch.no_grad()
-def draw_and_count(
+def draw_and_find(
     labeller: Labeller, prepared: Tensor, names: Sequence[str] = ORGANS
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return masks as `draw_organs` does, and the number of RIBS that are present, int (n,).
+    """Return masks as `draw_organs` does, and which classes are present, bool (n, classes).
 
-    A rib is present if it covers more than LEAST_SHARE of the network's finest map. A count does
-    not need masks at full size, and 36 of them would cost more than all other masks.
+    A class is present if the largest connected piece of its mask covers more than LEAST_SHARE of
+    the image, see `presence`.
     """
-    sources = [_source(name) for name in names]
-    drawn_classes = sorted(set(sources))
-    classes = [CLASSES[name] for name in drawn_classes]
-    ribs = [number for number in RIBS if number < labeller.network.classes]
+    wanted = sorted({_source(name) for name in names})
+    fine = _finest(labeller, prepared, None)
+    scale = prepared.shape[2] // fine.shape[2]
+    found = present(fine, scale, LEAST_SHARE)
+    organs = fine[:, [CLASSES[name] for name in wanted]]
+    return _masks(organs, wanted, names, prepared.shape[2:]), found
+
+
+def _finest(labeller: Labeller, prepared: Tensor, classes: Sequence[int] | None) -> Tensor:
+    """Return the logits of some classes, or of all, on the network's finest map."""
     network = labeller.network
     x = normalise(prepared.to(labeller.device).float() / 255)
-    fine = network.head(network.backbone(x), classes + ribs)
-    counted = ((fine[:, len(classes) :] > 0).float().mean((2, 3)) > LEAST_SHARE).sum(1)
-    logits = functional.interpolate(
-        fine[:, : len(classes)], x.shape[2:], mode="bilinear", align_corners=False
-    )
-    drawn = dict(zip(drawn_classes, (logits > 0).cpu().numpy().swapaxes(0, 1), strict=True))
-    organs = {
-        name: drawn[name] if name in CLASSES else _zones(drawn[source], name)
-        for name, source in zip(names, sources, strict=True)
+    fine: Tensor = network.head(network.backbone(x), classes)
+    return fine
+
+
+def _masks(
+    fine: Tensor, wanted: Sequence[str], names: Sequence[str], size: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Return the masks at full size that `names` name, from the logits of the `wanted` CLASSES."""
+    logits = functional.interpolate(fine, tuple(size), mode="bilinear", align_corners=False)
+    drawn = dict(zip(wanted, (logits > 0).cpu().numpy().swapaxes(0, 1), strict=True))
+    return {
+        name: drawn[name] if name in CLASSES else _zones(drawn[_source(name)], name)
+        for name in names
     }
-    return organs, counted.cpu().numpy()
 
 
 def _source(name: str) -> str:
@@ -188,14 +210,3 @@ def _zones(lungs: np.ndarray, name: str) -> np.ndarray:
             top, bottom = (first + height * k // 3 for k in (third, third + 1))
             zone[top:bottom] = lung[top:bottom]
     return zones
-
-
-def largest_piece(mask: np.ndarray) -> np.ndarray:
-    """Return the largest connected piece of a mask, bool (h, w), without diagonal connections."""
-    pieces, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    largest: np.ndarray = pieces == sizes.argmax()
-    return largest

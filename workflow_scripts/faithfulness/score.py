@@ -7,7 +7,8 @@
         --bootstrap 1000 --seed 42 --out results/faithfulness
 
 The records are findings/{judge}/{model}.json for each judge, anatomy/{model}.json and
-texture/{model}.json. For `--model real`, without prompts, there is anatomy/real.json alone.
+texture/{model}.json. structures/{model}.csv has a row for each structure of the labeller. For
+`--model real`, without prompts, there is anatomy/real.json alone.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import numpy as np
 
 from workflow_scripts.common.as_published import PROTOCOLS
 from workflow_scripts.common.errors import run_script
+from workflow_scripts.common.files import write_text
 from workflow_scripts.common.manifest import FINDINGS, read_manifest
 from workflow_scripts.common.records import Record, Value, provenance, write_record
 from workflow_scripts.downstream.data import labels_of, manifest_rows
@@ -27,6 +29,7 @@ from workflow_scripts.faithfulness.anatomy_values import (
     anatomy_values,
     measured,
     real_values,
+    structures_of,
 )
 from workflow_scripts.faithfulness.findings import finding_values
 from workflow_scripts.faithfulness.judges import DENSENET, DENSENET_OUTPUTS, JUDGES
@@ -50,9 +53,11 @@ def main(argv: list[str] | None = None) -> None:
     real_labels = labels_of(shown)
     heart = FINDINGS.index(CARDIOMEGALY)
     rows = measured(radiographs.rows)
+    structures = structures_of(rows, args.seed)
+    counted = {"structures": structures.details(radiographs.run["settings"]["cxas_classes"])}
     if args.model == REAL:
         values = real_values(rows, real_labels[:, heart], args.bootstrap, args.seed)
-        _write(args, "anatomy", values, radiographs)
+        _write(args, "anatomy", values, radiographs, counted)
         return
     seen = read_seen(args.seen)
     check_seen_alike(radiographs, seen, args.seen)
@@ -76,7 +81,9 @@ def main(argv: list[str] | None = None) -> None:
         _write(args, f"findings/{judge}", values, seen)
     images, own = measured(seen.rows), rows.iloc[places]
     values = anatomy_values(images, own, rows, labels[:, heart], args.bootstrap, args.seed)
-    _write(args, "anatomy", values, seen)
+    _write(args, "anatomy", values, seen, counted)
+    table = structures.table(args.model, images, own)
+    write_text(args.out / "structures" / f"{args.model}.csv", table.to_csv(index=False))
     owners = rows["patient_id"].to_numpy(str)
     partners = partners_of(labels, patients, real_labels, owners, args.seed)
     first, second, third = (

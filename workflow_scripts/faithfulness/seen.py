@@ -6,13 +6,14 @@ Each collection has a Parquet file with one row per image, which only its owner 
     image_id, patient_id the prompt's radiograph (or the radiograph itself), and its patient
     probabilities_{judge} float32 (14,); nan for findings that the judge does not know
     ANATOMY, ribs        see `anatomy.Anatomy`; nan if a structure is absent
+    structures           which of the labeller's classes are present, packed; see `pack_structures`
     organs               masks of heart and lungs, packed; see `pack_organs`
     spectrum, noise, signal_dependence   texture, for the images that were drawn; else null
 
 The file's metadata hold its provenance and the MS-SSIM of the drawn pairs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +35,6 @@ ANATOMY: Final = (
     "asymmetry",
     "heart_inside",
     "clavicles",
-    "present",
 )
 """The attributes of `anatomy.Anatomy`, as columns."""
 
@@ -87,6 +87,24 @@ def unpack_organs(packed: bytes) -> np.ndarray:
     return bits.reshape(3, KEPT_SIDE, KEPT_SIDE).astype(bool)
 
 
+def pack_structures(present: np.ndarray) -> list[bytes]:
+    """Return which classes each image shows, packed to bits.
+
+    Args:
+        present: bool (n, classes), by the classes' numbers.
+    """
+    return [image.tobytes() for image in np.packbits(present, axis=1)]
+
+
+def unpack_structures(packed: Iterable[bytes]) -> np.ndarray:
+    """Return which classes each image shows, bool (n, m); m is the classes' number, in whole bytes.
+
+    No image shows a class beyond the network's last one.
+    """
+    rows = [np.frombuffer(image, np.uint8) for image in packed]
+    return np.unpackbits(np.stack(rows), axis=1).astype(bool)
+
+
 def write_seen(path: str | Path, columns: Mapping[str, Any], run: dict[str, Any]) -> None:
     """Write a collection, whole or not at all, with owner-only permissions."""
     write_outcomes(path, columns, run)
@@ -96,15 +114,16 @@ def read_seen(path: str | Path) -> Seen:
     """Read a collection.
 
     Raises:
-        InputError: the file is missing, damaged, or of another kind.
+        InputError: the file is missing, damaged, of another kind, or of an older version.
     """
     table = read_outcomes(path)
-    if not {"id", "organs", *ANATOMY} <= set(table.rows.columns):
-        raise InputError(
-            "not a file of what was seen in images",
-            path,
-            "delete it and rerun the rule faithfulness_look",
-        )
+    has = set(table.rows.columns)
+    remedy = "delete it and rerun the rule that writes it, faithfulness_look or curate_look"
+    if not {"id", "organs", *ANATOMY} <= has:
+        raise InputError("not a file of what was seen in images", path, remedy)
+    if "structures" not in has:
+        what = "an older version wrote it, without the column `structures`"
+        raise InputError(what, path, remedy)
     return Seen(table.rows.set_index("id", drop=False), table.run)
 
 
