@@ -47,29 +47,37 @@ class Scores:
         return Scores(self.values[rows], self.rows[rows], self.tiles[rows], self.views[rows])
 
 
-def scores_of(pixels: Nearest, tokens: Nearest, view: int = 0) -> Scores:
+def scores_of(pixels: Nearest, tokens: Nearest | None, view: int = 0) -> Scores:
     """Return the scores of images from their closest training radiographs.
 
     Args:
         pixels: the closest ones by pixels.
-        tokens: those by tokens.
+        tokens: those by tokens; None if tokens were not compared, so that no alarm is due to them.
         view: the number of the view in which the images were compared.
     """
-    values, rows, tiles = [], [], []
-    whole = np.full(len(pixels.whole), -1)
-    for nearest, ease in ((pixels, EASE["pixel"]), (tokens, EASE["latent"])):
-        values.append((nearest.whole + ease) / (nearest.whole_mean + ease))
-        rows.append(nearest.whole_row)
-        tiles.append(whole)
-    for nearest, ease in ((pixels, EASE["pixel"]), (tokens, EASE["latent"])):
-        ratio = (nearest.tile + ease) / (nearest.tile_mean + ease)
-        least = ratio.argmin(axis=1)
-        every = np.arange(len(ratio))
-        values.append(ratio[every, least])
-        rows.append(nearest.tile_row[every, least])
-        tiles.append(least)
-    found = [np.stack(columns, axis=1) for columns in (values, rows, tiles)]
-    return Scores(*found, np.full(found[0].shape, view))
+    columns = []
+    for by in (_of_whole, _of_patch):
+        for nearest, ease in ((pixels, EASE["pixel"]), (tokens, EASE["latent"])):
+            columns.append(_not_compared(pixels) if nearest is None else by(nearest, ease))
+    values, rows, tiles = (np.stack(found, axis=1) for found in zip(*columns, strict=True))
+    return Scores(values, rows, tiles, np.full(values.shape, view))
+
+
+def _of_whole(nearest: Nearest, ease: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ratio = (nearest.whole + ease) / (nearest.whole_mean + ease)
+    return ratio, nearest.whole_row, np.full(len(ratio), -1)
+
+
+def _of_patch(nearest: Nearest, ease: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ratio = (nearest.tile + ease) / (nearest.tile_mean + ease)
+    least = ratio.argmin(axis=1)
+    every = np.arange(len(ratio))
+    return ratio[every, least], nearest.tile_row[every, least], least
+
+
+def _not_compared(like: Nearest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n = len(like.whole)
+    return np.full(n, np.inf), np.zeros(n, np.int64), np.full(n, -1)
 
 
 def least_of(views: Sequence[Scores]) -> Scores:

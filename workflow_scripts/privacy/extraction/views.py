@@ -62,6 +62,7 @@ class View:
 
 
 AS_IT_LIES: Final = View()
+MIRRORED: Final = View(mirrored=True)
 
 
 MOVED: Final = 2
@@ -123,8 +124,9 @@ def _sampled(images: np.ndarray, axis: int, step: int, larger: int) -> np.ndarra
 
 def views_digest(seen: Seen, rows: np.ndarray, views: Sequence[View]) -> str:
     """Return what identifies some images of a collection in some views."""
-    said = [seen.sha256, rows.tolist(), [view.name for view in views]]
-    said += [[(v.right, v.down, v.larger) for v in views], own_digests("privacy.extraction.views")]
+    ids = [seen.ids[row] for row in rows]
+    seen_in = [[view.mirrored, view.right, view.down, view.larger] for view in views]
+    said = [seen.sha256, ids, seen_in, own_digests("privacy.extraction.views")]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
