@@ -219,7 +219,7 @@ def closest_in_views(
         "pixels",
         Tiles(np.concatenate([viewed_pixels(own, view) for view in others]), 127.5, 255.0),
         pixel_tiles(training), made_by, neighbours, device, folder,
-        f"{label}, {len(others)} other views",
+        f"{label}, {len(others)} other views", exact=False,
     )  # fmt: skip
     tokens = None
     if mirrored is not None:
@@ -247,7 +247,7 @@ def look_mirrored(
 
 def _nearest(
     kind: str, first: Tiles, second: Tiles, made_by: list[Any], neighbours: int,
-    device: torch.device, folder: Path, label: str,
+    device: torch.device, folder: Path, label: str, exact: bool = True,
 ) -> Nearest:  # fmt: skip
     """Return `nearest`, which `folder` keeps under a name that `made_by` and the code give it."""
     said = json.dumps([made_by, own_digests("privacy.extraction.tiles")])
@@ -255,7 +255,7 @@ def _nearest(
     path = folder / f"closest-{kind}-{name}.npz"
     kept = _kept(path)
     if kept is None:
-        kept = nearest(first, second, neighbours, device, f"{label}, {kind}")
+        kept = nearest(first, second, neighbours, device, f"{label}, {kind}", exact)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for old in folder.glob(f"closest-{kind}-*.npz"):
             old.unlink()
