@@ -1,7 +1,8 @@
 # Needs: every model's images from training captions; every training and held-out radiograph;
 # RAD-DINO's weights.
 # Makes: results/privacy/extraction/{model}.json: which training radiographs the images show, in
-# pixels and in RAD-DINO's patches; and beside it {model}_images.parquet, for its owner only.
+# pixels and in RAD-DINO's patches, as they lie, mirrored and moved; and beside it
+# {model}_images.parquet, for its owner only.
 # Pixels and tokens of images are kept in results/privacy/extraction/.seen: a killed job continues
 # there, and images that did not change are not looked at again. So one job serves all models.
 

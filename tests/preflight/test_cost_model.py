@@ -74,6 +74,19 @@ def test_counts_of_the_paper_by_hand():
     assert {w.stage for w in planned if w.model == "flipped_copies"} == {"features", "privacy"}
 
 
+def test_extraction_reads_the_mirror_images_of_one_image_of_each_caption():
+    config = json.loads(json.dumps(CONFIG))
+    planned = works(config, PAPER)
+    # Eleven models and six controls.
+    assert work_of(planned, SHARED, "privacy", "extraction, all models").count == 17 * 20_000
+    assert work_of(planned, SHARED, "privacy", "extraction, picked").count == 17 * 2_000
+    twice = [w.count for w in planned if w.what.startswith("extraction, held out")]
+    assert len(twice) == 2
+    assert twice[0] == twice[1] == PAPER.held_out
+    config["privacy"]["extraction"]["views"] = "as_it_lies"
+    assert not any("mirrored" in w.what for w in works(config, PAPER) if w.stage == "privacy")
+
+
 def test_losses_of_attacks_by_hand():
     config = json.loads(json.dumps(CONFIG))
     tuned = config["models"]["sd_v3_5"]["finetune"]

@@ -256,9 +256,17 @@ def _last_image_picked(original: Any, tiles: Any, groups: Any, least: int) -> An
     return replace(original(tiles, groups, least), middle=np.array([rows[-1] for rows in groups]))
 
 
-def _no_patches(original: Any, pixels: Any, tokens: Any) -> Any:
-    found = original(pixels, tokens)
+def _no_patches(original: Any, pixels: Any, tokens: Any, *view: int) -> Any:
+    found = original(pixels, tokens, *view)
     return replace(found, values=np.where([False, False, True, True], 1.0, found.values))
+
+
+def _held_out_as_they_lie(original: Any, seen: Any, as_they_lie: Any, *others: Any) -> Any:
+    return as_they_lie if others[-1] == "held out" else original(seen, as_they_lie, *others)
+
+
+def _mirrored_tokens_as_they_lie(original: Any, collection: Any, rows: Any) -> Any:
+    return replace(original(collection, rows), read=lambda start: collection.read(rows[start]))
 
 
 def _twice_as_many_alarms(original: Any, scores: Any, patients: Any, share: float) -> Any:
@@ -630,6 +638,18 @@ MISTAKES: Final = (
         _EXTRACTION,
         "values, latent_patch_extracted of all, value",
         wrapped(extraction, "scores_of", _no_patches),
+    ),
+    Mistake(
+        "held-out radiographs compared as they lie, and images in all views",
+        _EXTRACTION,
+        "values, extracted_count of all, value",
+        wrapped(extraction, "closest_in_views", _held_out_as_they_lie),
+    ),
+    Mistake(
+        "tokens of images that were not mirrored",
+        _EXTRACTION,
+        "values, latent_patch_extracted of all, value",
+        wrapped(extraction, "mirrored_collection", _mirrored_tokens_as_they_lie),
     ),
     Mistake(
         "alarms for twice as many held-out patients",

@@ -15,7 +15,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import read_shards
 from workflow_scripts.privacy.private_table import write_private_table
 from workflow_scripts.privacy.score_closest import PAIR_SCHEMA
-from workflow_scripts.tables.riskiest import LENSES, main, riskiest
+from workflow_scripts.tables.riskiest import EXTRACTED, LENSES, main, riskiest
 
 LATENT, REID = LENSES
 
@@ -68,6 +68,23 @@ def test_the_riskiest_come_first_and_a_training_image_once():
         assert found["image_id"].tolist() == best.index[:5].tolist()
         assert found["value"].tolist() == best.tolist()[:5]
     assert (found["own_patient"] == (found["patient_id"] == found["training_patient_id"])).all()
+
+
+def test_an_extracted_pair_says_in_which_view_it_was_seen():
+    pairs = pd.DataFrame(
+        {
+            "prompt_id": ["a", "b", "c"],
+            "patient_id": ["p", "q", "r"],
+            "pixel_whole": [0.3, 0.1, 0.2],
+            "pixel_whole_image_id": ["x", "y", "z"],
+            "pixel_whole_patient_id": ["p", "q", "s"],
+            "pixel_whole_view": ["as it lies", "mirrored, left", "mirrored"],
+            "pixel_whole_alarm": [True, True, False],
+        }
+    )
+    found = riskiest(pairs, EXTRACTED[0])
+    assert found["image_id"].tolist() == ["y", "x"]
+    assert found["view"].tolist() == ["mirrored, left", ""]
 
 
 def test_images_stand_beside_their_training_image(bench):

@@ -159,13 +159,14 @@ def test_copies_are_extracted_and_name_their_patients_and_no_other_control_is(de
         found = read_record(demo / f"results/privacy/extraction/{model}.json").values
         return {value.metric: value.value for value in found}
 
-    for model in ("training_copies", "brightened_copies"):
+    for model in ("training_copies", "brightened_copies", "flipped_copies"):
         copies = values(model)
         assert copies["extracted_share"] == copies["own_patient_named"] == 1
         assert copies["captions_repeated"] == 1
-    # A mirrored radiograph matches none; that each caption returns one image shows all the same.
-    assert values("flipped_copies")["captions_repeated"] == 1
-    assert values("flipped_copies")["extracted_share"] < 0.5
+        # The view that matched is the one in which the copies were made.
+        assert copies["extracted_mirrored"] == (model == "flipped_copies")
+    # As it lies, a mirrored radiograph matches none.
+    assert values("flipped_copies")["images_alarmed"] < 0.5
     for model in ("held_out_real", "blurred_real", "noise"):
         # 30 captions at 1%: two or fewer with a probability of 99.7%.
         assert values(model)["extracted_count"] <= 2

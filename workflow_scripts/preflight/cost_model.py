@@ -27,6 +27,7 @@ from workflow_scripts.curate.kinds import KINDS
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.features.settings import ReidSettings
 from workflow_scripts.preflight.rates import Rate, kind_of, newest
+from workflow_scripts.privacy.extraction.settings import ExtractionSettings
 from workflow_scripts.privacy.membership.settings import LIKELIHOODS, MembershipSettings
 
 GPUS: Final = (1, 4, 8)
@@ -649,11 +650,17 @@ def _attacked(config: Mapping[str, Any], cohort: Cohort) -> Iterator[Work]:
     """
     models = len(list(_with(config, "privacy")))
     generated = _times(_prompts(config, cohort, "privacy"), models)
-    for what, count in (
+    counts = [
         ("training radiographs", cohort.training),
         ("held out", cohort.held_out),
         ("all models", generated),
-    ):
+    ]
+    attack = settings_of_block(ExtractionSettings, config["privacy"]["extraction"])
+    if attack.views != "as_it_lies":
+        # One image of each caption.
+        picked = _times(config["prompt_sets"]["privacy"]["captions"], models)
+        counts += [("held out, mirrored", cohort.held_out), ("picked, mirrored", picked)]
+    for what, count in counts:
         yield _encoding("rad_dino", SHARED, f"extraction, {what}", count, "privacy")
 
 

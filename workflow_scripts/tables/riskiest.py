@@ -26,6 +26,7 @@ from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.images import decode_image, find_in_shards
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.privacy.extraction.score import IMAGE_SCHEMA
+from workflow_scripts.privacy.extraction.views import AS_IT_LIES
 from workflow_scripts.privacy.private_table import read_private_table
 from workflow_scripts.privacy.score_closest import PAIR_SCHEMA
 from workflow_scripts.tables.examples import parse_images, thumbnail
@@ -77,6 +78,7 @@ class Pair:
         prompt_id: id of the generated image's prompt.
         image_id, patient_id: ids of the training image and of its patient.
         generated, training: the two images as data URIs.
+        view: how the generated image was compared; "" as it lies. It is shown as it lies.
     """
 
     value: str
@@ -87,6 +89,7 @@ class Pair:
     patient_id: str
     generated: str
     training: str
+    view: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def riskiest(pairs: pd.DataFrame, lens: Lens, most: int = MOST) -> pd.DataFrame:
         most: the most pairs to return.
 
     Returns:
-        Columns `prompt_id, patient_id, image_id, training_patient_id, own_patient, value`.
+        Columns `prompt_id, patient_id, image_id, training_patient_id, value, view, own_patient`;
+        the view is "" where images were compared as they lie.
     """
     renamed = {
         f"{lens.name}_image_id": "image_id",
@@ -116,6 +120,9 @@ def riskiest(pairs: pd.DataFrame, lens: Lens, most: int = MOST) -> pd.DataFrame:
     if f"{lens.name}_alarm" in pairs:
         pairs = pairs[pairs[f"{lens.name}_alarm"]]
     riskiest = pairs[["prompt_id", "patient_id", *renamed]].rename(columns=renamed)
+    riskiest["view"] = ""
+    if f"{lens.name}_view" in pairs:
+        riskiest["view"] = pairs[f"{lens.name}_view"].replace(AS_IT_LIES.name, "")
     by = ["value", "prompt_id", "image_id"]
     ascending = [lens.riskier == "low", True, True]
     riskiest = riskiest.sort_values(by, ascending=ascending, kind="stable")
@@ -168,6 +175,7 @@ def shown_of(
                 row["training_patient_id"],
                 drawn[row["prompt_id"]][0],
                 training[row["image_id"]],
+                row["view"],
             )
             for row in frame.to_dict("records")
         )
@@ -251,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sections.append({"model": model, "lenses": shown})
         tables.append(table.assign(model=model.key))
     columns = ["model", "lens", "rank", "value", "own_patient", "prompt_id", "patient_id"]
-    columns += ["image_id", "training_patient_id"]
+    columns += ["image_id", "training_patient_id", "view"]
     frame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     with whole_file(args.table, owner_only=True) as temporary:
         safe_frame(frame[columns]).to_csv(temporary, index=False)

@@ -5,9 +5,11 @@ its closest ones (Carlini et al., 2023). It is small if one radiograph is much c
 others. A lens compares pixels or RAD-DINO's tokens, of the whole image or of the one patch that is
 closest. The limit of a lens is set on radiographs of patients that no model was trained on: a
 stated share of these patients may fall below it. Each patient counts once, whatever the number of
-films.
+films. If images are compared in several views (`views`), the least score of them counts, of
+held-out radiographs as of images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,29 +33,62 @@ class Scores:
         values: (n, 4) float64, from 0 to 1 or a little above; the smaller, the riskier.
         rows: (n, 4) the row of the training image that is closest.
         tiles: (n, 4) the patch, row by row from 0; -1 for the whole image.
+        views: (n, 4) the number of the view in which the radiograph is closest; 0 is the image as
+            it lies.
     """
 
     values: np.ndarray
     rows: np.ndarray
     tiles: np.ndarray
+    views: np.ndarray
+
+    def of(self, rows: np.ndarray) -> "Scores":
+        """Return the scores of some images."""
+        return Scores(self.values[rows], self.rows[rows], self.tiles[rows], self.views[rows])
 
 
-def scores_of(pixels: Nearest, tokens: Nearest) -> Scores:
-    """Return the scores of images from their closest training radiographs."""
-    values, rows, tiles = [], [], []
-    whole = np.full(len(pixels.whole), -1)
-    for nearest, ease in ((pixels, EASE["pixel"]), (tokens, EASE["latent"])):
-        values.append((nearest.whole + ease) / (nearest.whole_mean + ease))
-        rows.append(nearest.whole_row)
-        tiles.append(whole)
-    for nearest, ease in ((pixels, EASE["pixel"]), (tokens, EASE["latent"])):
-        ratio = (nearest.tile + ease) / (nearest.tile_mean + ease)
-        least = ratio.argmin(axis=1)
-        every = np.arange(len(ratio))
-        values.append(ratio[every, least])
-        rows.append(nearest.tile_row[every, least])
-        tiles.append(least)
-    return Scores(*(np.stack(columns, axis=1) for columns in (values, rows, tiles)))
+def scores_of(pixels: Nearest, tokens: Nearest | None, view: int = 0) -> Scores:
+    """Return the scores of images from their closest training radiographs.
+
+    Args:
+        pixels: the closest ones by pixels.
+        tokens: those by tokens; None if tokens were not compared, so that no alarm is due to them.
+        view: the number of the view in which the images were compared.
+    """
+    columns = []
+    for by in (_of_whole, _of_patch):
+        for nearest, ease in ((pixels, EASE["pixel"]), (tokens, EASE["latent"])):
+            columns.append(_not_compared(pixels) if nearest is None else by(nearest, ease))
+    values, rows, tiles = (np.stack(found, axis=1) for found in zip(*columns, strict=True))
+    return Scores(values, rows, tiles, np.full(values.shape, view))
+
+
+def _of_whole(nearest: Nearest, ease: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ratio = (nearest.whole + ease) / (nearest.whole_mean + ease)
+    return ratio, nearest.whole_row, np.full(len(ratio), -1)
+
+
+def _of_patch(nearest: Nearest, ease: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ratio = (nearest.tile + ease) / (nearest.tile_mean + ease)
+    least = ratio.argmin(axis=1)
+    every = np.arange(len(ratio))
+    return ratio[every, least], nearest.tile_row[every, least], least
+
+
+def _not_compared(like: Nearest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n = len(like.whole)
+    return np.full(n, np.inf), np.zeros(n, np.int64), np.full(n, -1)
+
+
+def least_of(views: Sequence[Scores]) -> Scores:
+    """Return each lens's least score of images in several views; of equals, the first view's."""
+    chosen = np.stack([view.values for view in views]).argmin(axis=0)[None]
+    return Scores(
+        *(
+            np.take_along_axis(np.stack([getattr(view, name) for view in views]), chosen, axis=0)[0]
+            for name in ("values", "rows", "tiles", "views")
+        )
+    )
 
 
 @dataclass(frozen=True)

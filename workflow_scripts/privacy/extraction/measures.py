@@ -20,5 +20,7 @@ METRICS: Final = (
     Metric("latent_whole_extracted", "RAD-DINO, whole image", "lower", 3, _CAPTIONS),
     Metric("pixel_patch_extracted", "Pixels, one patch", "lower", 3, _CAPTIONS),
     Metric("latent_patch_extracted", "RAD-DINO, one patch", "lower", 3, _CAPTIONS),
+    Metric("extracted_mirrored", "Mirrored (share of captions)", "lower", 3, _CAPTIONS),
+    Metric("extracted_moved", "Moved or resized (share of captions)", "lower", 3, _CAPTIONS),
     Metric("captions_repeated", "Captions that repeat an image", "lower", 3, _GROUPS),
 )
