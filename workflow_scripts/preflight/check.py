@@ -17,14 +17,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import headers_only
-from workflow_scripts.common.config import caption_source_of, validate_config
+from workflow_scripts.common.config import caption_source_of, prompt_sets_of, validate_config
 from workflow_scripts.common.config_text import read_config_file
 from workflow_scripts.common.encoder_names import ALWAYS
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.manifest import FINDINGS, STRESS
+from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, FINDINGS, STRESS
 from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
     from workflow_scripts.finetune.families.base import Family
 
 log = logging.getLogger(__name__)
+
+
+SOME_FILMS: Final = 200
+"""Films, evenly spread over the cohort, that must be there before a run; its job checks all."""
 
 
 @dataclass(frozen=True)
@@ -181,15 +186,25 @@ def _subjects(
     source = cohort[cohort["source"]]
     if "cohort" in stages:
         prefix = f"cohort.{cohort['source']}"
+        sound: list[str] = []
+
+        def noted(check: Callable[[Path], object]) -> Callable[[Path], object]:
+            return lambda path: (check(path), sound.append(str(path)))
+
         if cohort["source"] == "mimic_cxr_jpg":
-            yield f"{prefix}.root", source["root"], check_mimic_cxr_jpg
-            yield f"{prefix}.annotations", source["annotations"], check_annotations
+            yield f"{prefix}.root", source["root"], noted(check_mimic_cxr_jpg)
+            yield f"{prefix}.annotations", source["annotations"], noted(check_annotations)
         else:
             captions = {caption_source_of(config, key) for key in config["run_models"]}
             columns = [*source["columns"].values(), source["findings"]["column"]]
             columns += sorted(column for column in captions if column and column not in columns)
-            yield f"{prefix}.root", source["root"], check_folder
-            yield f"{prefix}.metadata", source["metadata"], lambda path: check_table(path, columns)
+            yield f"{prefix}.root", source["root"], noted(check_folder)
+            table = source["metadata"]
+            yield f"{prefix}.metadata", table, noted(lambda path: check_table(path, columns))
+        if len(sound) == 2:  # a caller asks for the next check when it has made the last one
+            run = [key for key in config["run_models"] if key in models]
+            what = f"{cohort['dataset']}: tables, captions, prompts, {SOME_FILMS} films"
+            yield "cohort", what, lambda _: check_cohort(config, run)
     for key in config["run_models"]:
         if key in models:
             yield from _model_subjects(key, config["models"][key], stages, devices, sizes)
@@ -393,11 +408,13 @@ def check_mimic_cxr_jpg(root: Path) -> None:
 
 def check_annotations(folder: Path) -> None:
     """Check LLaVA-Rad's JSON arrays, or the official release's CSVs; no JSON is parsed."""
-    from workflow_scripts.cohort.checked_csv import find_csv
+    from workflow_scripts.cohort.annotations import check_some_there
+    from workflow_scripts.cohort.checked_csv import check_no_stand_in, find_csv
 
     check_folder(folder)
     arrays = sorted(folder.glob("chat_*_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"))
     if not arrays:
+        check_some_there(folder)
         for split in ("TRAIN", "TEST"):
             remedy = "download chat_*.json or the CSVs (docs/how-to/mimic-and-weights.md)"
             table = find_csv(folder, f"LLAVARAD_ANNOTATIONS_{split}", remedy)
@@ -409,12 +426,63 @@ def check_annotations(folder: Path) -> None:
                 f"chat_{split}_*.json is missing", folder, "download all of the annotations"
             )
     for array in arrays:
+        check_no_stand_in(array)
         with array.open("rb") as stream:
             head = stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
             stream.seek(max(0, array.stat().st_size - 64))
             tail = stream.read().rstrip()
         if not head.startswith(b"[") or not tail.endswith(b"]"):
             raise InputError("not a complete JSON array", array, "download it again")
+
+
+def check_cohort(config: dict[str, Any], models: list[str]) -> None:
+    """Read the source's tables as the cohort's job will, draw prompts, and look for some films.
+
+    Warnings of the cohort are logged here as well, before any job runs.
+
+    Args:
+        config: the validated config.
+        models: the models of the run whose prompt sets are drawn.
+
+    Raises:
+        InputError: the tables do not fit together, there are too few captions, or films are
+            missing.
+    """
+    from workflow_scripts.cohort.attrition import Attrition
+    from workflow_scripts.cohort.checked_csv import check_image_files
+    from workflow_scripts.cohort.draw_prompts import draw_prompts
+    from workflow_scripts.cohort.parts import manifest_of, silence
+    from workflow_scripts.planning.cohort import cohort_words
+    from workflow_scripts.planning.run import Run
+
+    run, warnings = Run(config), set()
+    for folder in sorted({"", *map(run.captions, models)}):
+        attrition = Attrition()
+        manifest = manifest_of(cohort_words(config, folder), attrition)
+        warnings |= {reason for step, *_, reason in attrition.rows if step.startswith("warning_")}
+        if warning := attrition.part_of_published(config["cohort"]["dataset"]):
+            warnings.add(warning)
+        drawn = {
+            name
+            for model in models
+            if run.captions(model) == folder
+            for name in prompt_sets_of(config, model)
+            if name in COHORT_PROMPT_SETS
+        }
+        with silence():
+            for name in sorted(drawn):
+                settings = dict(config["prompt_sets"][name])
+                settings.pop("shards")
+                draw_prompts(manifest, name, settings)
+    for warning in sorted(warnings):
+        log.warning("%s", warning)
+    cohort = config["cohort"]
+    source = cohort[cohort["source"]]
+    paths = manifest["path"].tolist()
+    with silence():
+        check_image_files(
+            paths[:: max(1, len(paths) // SOME_FILMS)], source.get("metadata", source["root"])
+        )
 
 
 def check_classifier(path: Path) -> None:
@@ -686,6 +754,8 @@ def _checked(what: str, path: str, check: Callable[[Path], object]) -> Check:
         check(Path(path))
     except InputError as error:
         return Check(what, path, error)
+    except OSError as error:  # no right to a folder, a folder in place of a file, a lost server
+        return Check(what, path, unreadable("cannot read it", error, error.filename or path))
     return Check(what, path)
 
 
