@@ -153,16 +153,16 @@ def check_no_stand_in(path: Path) -> None:
             "log in, sign the data use agreement, and download the file itself",
         )
     if head.startswith(_LFS_MARK):
-        raise InputError(
-            "a Git LFS pointer stands in place of the file", path, "run `git lfs pull`"
-        )
+        what = "a Git LFS pointer stands in place of the file"
+        raise InputError(what, path, "run `git lfs pull`")
     if head.startswith(_GZIP) and not packed:
-        raise InputError("the file is gzipped, but its name does not end in .gz", path, "rename it")
+        what = "the file is gzipped, but its name does not end in .gz"
+        raise InputError(what, path, f"rename it to {path.name}.gz")
     if packed and head and not _is_gzip(path):
         raise InputError(
             "cannot read the file: it is not gzipped, but its name ends in .gz",
             path,
-            "if it is a readable table, rename it; otherwise download it again",
+            f"if it is a readable table, rename it to {path.stem}; otherwise download it again",
         )
 
 
@@ -363,7 +363,7 @@ def _file_faults(paths: Iterable[str]) -> list[tuple[str, str]]:
             if Path(path).stat().st_size == 0:
                 faults.append((path, "empty"))
         except OSError as error:
-            faults.append((path, error.strerror))
+            faults.append((path, str(error.strerror)))
     return faults
 
 

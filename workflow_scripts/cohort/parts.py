@@ -95,11 +95,15 @@ def manifest_of(words: Sequence[str], attrition: "Attrition | None" = None) -> "
         InputError: see `build_manifest.read_source`.
     """
     from workflow_scripts.cohort.attrition import Attrition
-    from workflow_scripts.cohort.build_manifest import parse, read_source
+    from workflow_scripts.cohort.build_manifest import mapped, parse, read_source
+    from workflow_scripts.cohort.shares import warn_of_shares
 
+    counts = Attrition() if attrition is None else attrition
     args = parse([*words, "--manifest", "-", "--attrition", "-", "--no-check-files"])
     with silence():
-        return read_source(args, Attrition() if attrition is None else attrition)
+        manifest = read_source(args, counts)
+        warn_of_shares(manifest, *mapped(args), counts)
+    return manifest
 
 
 def _digest(rows: "pd.DataFrame") -> str:

@@ -189,7 +189,11 @@ def _subjects(
         sound: list[str] = []
 
         def noted(check: Callable[[Path], object]) -> Callable[[Path], object]:
-            return lambda path: (check(path), sound.append(str(path)))
+            def passed(path: Path) -> None:
+                check(path)
+                sound.append(str(path))
+
+            return passed
 
         if cohort["source"] == "mimic_cxr_jpg":
             yield f"{prefix}.root", source["root"], noted(check_mimic_cxr_jpg)
