@@ -321,6 +321,13 @@ def test_a_folder_nearby_that_has_the_files_is_named(mimic):
     refused(mimic, "neither", "unpack chat_dev")
 
 
+def test_a_folder_that_cannot_be_looked_into_is_no_traceback(mimic):
+    mimic.write()
+    name = str(mimic.folder / ("x" * 300))  # as without the right to a folder, `stat` refuses it
+    refused(mimic, "cannot look into a folder", root=name)
+    refused(mimic, "cannot look into the folder of annotations", annotations=name)
+
+
 def test_an_edited_table_beside_its_archive_is_warned_of(mimic, caplog):
     mimic.write()
     packed = mimic.root / "mimic-cxr-2.0.0-metadata.csv.gz"

@@ -30,6 +30,7 @@ from workflow_scripts.cohort.checked_csv import (
     row_of,
 )
 from workflow_scripts.cohort.texts import is_missing
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -76,10 +77,15 @@ def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
             f"use one of {', '.join(CAPTION_SOURCES)}",
         )
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError("the folder of annotations is missing", folder, "check the config's path")
     files = {part: folder / _JSON_NAME.format(part=part) for part in _JSON_PARTS}
-    if not any(path.is_file() for path in files.values()):
+    try:
+        exists = folder.is_dir()
+        some = any(path.is_file() for path in files.values())
+    except OSError as error:
+        raise unreadable("cannot look into the folder of annotations", error, folder) from None
+    if not exists:
+        raise InputError("the folder of annotations is missing", folder, "check the config's path")
+    if not some:
         check_some_there(folder)
         return _read_csvs(folder, caption_source)
     rows: list[_Row] = []

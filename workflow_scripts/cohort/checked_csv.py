@@ -40,10 +40,15 @@ def find_csv(folder: str | Path, stem: str, remedy: str) -> Path:
     If both exist and differ, a warning says which one is read: the other may be the edited one.
 
     Raises:
-        InputError: neither exists; the message names a folder nearby that has it.
+        InputError: neither exists; the message names a folder nearby that has it. Or the folder may
+            not be looked into.
     """
     packed, plain = (Path(folder) / (stem + suffix) for suffix in (".csv.gz", ".csv"))
-    if packed.is_file():
+    try:
+        found = packed.is_file()
+    except OSError as error:
+        raise unreadable("cannot look into a folder", error, Path(folder)) from None
+    if found:
         if plain.is_file() and _differ(packed, plain):
             log.warning(
                 "%s is read, not %s, which has another content: remove the one that does not count",
