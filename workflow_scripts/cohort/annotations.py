@@ -82,7 +82,8 @@ def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
         exists = folder.is_dir()
         some = any(path.is_file() for path in files.values())
     except OSError as error:
-        raise unreadable("cannot look into the folder of annotations", error, folder) from None
+        what, remedy = "cannot look into the folder of annotations", "correct the config's path"
+        raise unreadable(what, error, folder, remedy) from None
     if not exists:
         raise InputError("the folder of annotations is missing", folder, "check the config's path")
     if not some:

@@ -30,6 +30,7 @@ _LABELS: Final = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
 _GZIP: Final = b"\x1f\x8b"
 _LFS_MARK: Final = b"version https://git-lfs"
 _PAGE_MARKS: Final = (b"<!doctype html", b"<html", b"<head", b"<?xml")
+_PATH: Final = "correct the path in the config"
 _STAT_THREADS: Final = 32
 _STAT_CHUNK: Final = 256
 
@@ -47,7 +48,7 @@ def find_csv(folder: str | Path, stem: str, remedy: str) -> Path:
     try:
         found = packed.is_file()
     except OSError as error:
-        raise unreadable("cannot look into a folder", error, Path(folder)) from None
+        raise unreadable("cannot look into a folder", error, Path(folder), _PATH) from None
     if found:
         if plain.is_file() and _differ(packed, plain):
             log.warning(
@@ -150,7 +151,7 @@ def check_no_stand_in(path: Path) -> None:
             with contextlib.suppress(OSError, EOFError, zlib.error), _opened(path) as stream:
                 head = stream.read(512)
     except OSError as error:
-        raise unreadable("cannot read a file", error, path) from None
+        raise unreadable("cannot read a file", error, path, _PATH) from None
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE_MARKS):
         raise InputError(
             "a web page stands in place of the file: often one that asks to log in",

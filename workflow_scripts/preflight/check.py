@@ -759,7 +759,8 @@ def _checked(what: str, path: str, check: Callable[[Path], object]) -> Check:
     except InputError as error:
         return Check(what, path, error)
     except OSError as error:  # no right to a folder, a folder in place of a file, a lost server
-        return Check(what, path, unreadable("cannot read it", error, error.filename or path))
+        where, remedy = error.filename or path, "correct the path in the config"
+        return Check(what, path, unreadable("cannot read it", error, where, remedy))
     return Check(what, path)
 
 
