@@ -11,6 +11,7 @@ from workflow_scripts.preflight.check import (
     check_metadata,
     check_mimic_cxr_jpg,
     check_table,
+    explained,
     format_checks,
     main,
     preflight,
@@ -163,6 +164,39 @@ def test_a_policy_by_which_no_set_can_be_curated_is_refused():
     assert "no judge looks at images" in fault(judges=["classifier"])
     assert "'augment' are captions" in fault(published_prompts="templates")
     assert fault(published_prompts="templates", pool="stress") == "None"
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "remedy"),
+    [
+        (b"<!DOCTYPE html>\n<html>Sign in</html>", "a web page stands", "log in"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS pointer", "lfs pull"),
+        (b"Access to model a/b is restricted.", "a refusal stands", "ask for access"),
+        (b'{"error":"Repository not found"}', "a refusal stands", "ask for access"),
+        (b"anything else", "cannot read a configuration", "use the published"),
+    ],
+)
+def test_what_stands_in_place_of_a_file_of_a_checkpoint_is_named(tmp_path, content, said, remedy):
+    """A configuration's reader only says that it is no JSON; a weight file's reader says it all."""
+    config = read_config(["config.yaml"])
+    config["encoders"]["rad_dino"]["weights"] = str(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    found = {check.what: check.fault for check in preflight(config, {"features"}, set())}
+    fault = found["encoders.rad_dino"]
+    assert fault is not None
+    assert said in fault.what
+    assert remedy in str(fault.remedy)
+    assert fault.where == tmp_path / "config.json"
+
+
+def test_a_page_among_the_files_of_a_folder_is_found(tmp_path):
+    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "merges.txt").write_text("<html>")
+    fault = explained(InputError("a tokenizer cannot be loaded", tmp_path, "download it"))
+    assert (fault.where, "a tokenizer cannot" in fault.what) == (tmp_path / "merges.txt", True)
+    (tmp_path / "merges.txt").write_text("a b")
+    assert explained(InputError("x", tmp_path, "y")).what == "x"
+    assert explained(InputError("x", "fidelity.encoders", "y")).what == "x"
 
 
 def test_every_missing_file_has_a_remedy(capsys):

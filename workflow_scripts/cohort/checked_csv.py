@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from workflow_scripts.cohort.stand_ins import stand_in
 from workflow_scripts.cohort.texts import id_fault
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 
 _LABELS: Final = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
 _GZIP: Final = b"\x1f\x8b"
-_LFS_MARK: Final = b"version https://git-lfs"
-_PAGE_MARKS: Final = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 _PATH: Final = "correct the path in the config"
 _STAT_THREADS: Final = 32
 _STAT_CHUNK: Final = 256
@@ -152,15 +151,8 @@ def check_no_stand_in(path: Path) -> None:
                 head = stream.read(512)
     except OSError as error:
         raise unreadable("cannot read a file", error, path, _PATH) from None
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE_MARKS):
-        raise InputError(
-            "a web page stands in place of the file: often one that asks to log in",
-            path,
-            "log in, sign the data use agreement, and download the file itself",
-        )
-    if head.startswith(_LFS_MARK):
-        what = "a Git LFS pointer stands in place of the file"
-        raise InputError(what, path, "run `git lfs pull`")
+    if found := stand_in(head):
+        raise InputError(found[0], path, found[1])
     if head.startswith(_GZIP) and not packed:
         what = "the file is gzipped, but its name does not end in .gz"
         raise InputError(what, path, f"rename it to {path.name}.gz")

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from workflow_scripts.cohort.stand_ins import stand_in
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import headers_only
 from workflow_scripts.common.config import caption_source_of, prompt_sets_of, validate_config
@@ -757,11 +758,37 @@ def _checked(what: str, path: str, check: Callable[[Path], object]) -> Check:
     try:
         check(Path(path))
     except InputError as error:
-        return Check(what, path, error)
+        return Check(what, path, explained(error))
     except OSError as error:  # no right to a folder, a folder in place of a file, a lost server
         where, remedy = error.filename or path, "correct the path in the config"
         return Check(what, path, unreadable("cannot read it", error, where, remedy))
     return Check(what, path)
+
+
+def explained(error: InputError) -> InputError:
+    """Return an error that says so if a web page, a pointer or a refusal is what cannot be read.
+
+    Readers of configurations and tokenizers only say that the file is no JSON.
+
+    Args:
+        error: its place is a file, or a folder whose files may be the fault.
+    """
+    place = Path(str(error.where))
+    try:
+        files = sorted(x for x in place.iterdir() if x.is_file()) if place.is_dir() else [place]
+        heads = [(file, _head(file)) for file in files if file.is_file()]
+    except OSError:
+        return error
+    for file, head in heads:
+        found = stand_in(head)
+        if found and "stands" not in error.what:
+            return InputError(f"{found[0]} ({error.what})", file, found[1])
+    return error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(512)
 
 
 def format_checks(checks: list[Check]) -> str:
