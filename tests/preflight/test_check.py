@@ -11,6 +11,7 @@ from workflow_scripts.preflight.check import (
     check_metadata,
     check_mimic_cxr_jpg,
     check_table,
+    check_writable,
     explained,
     format_checks,
     main,
@@ -197,6 +198,20 @@ def test_a_page_among_the_files_of_a_folder_is_found(tmp_path):
     (tmp_path / "merges.txt").write_text("a b")
     assert explained(InputError("x", tmp_path, "y")).what == "x"
     assert explained(InputError("x", "fidelity.encoders", "y")).what == "x"
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_any_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert check_writable(["cohort"]).fault is None  # nothing is there yet, and nothing is made
+    (tmp_path / "results").mkdir()
+    assert check_writable(["cohort", "features"]).fault is None
+    assert not any((tmp_path / "results").iterdir())
+    (tmp_path / "results" / "features").symlink_to("/proc")  # where not even root writes
+    fault = check_writable(["cohort", "features"]).fault
+    assert fault is not None
+    assert fault.where == tmp_path / "results" / "features"
+    assert fault.remedy
+    assert check_writable(["cohort"]).fault is None
 
 
 def test_every_missing_file_has_a_remedy(capsys):

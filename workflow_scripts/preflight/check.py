@@ -13,6 +13,7 @@ import logging
 import math
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -147,6 +148,33 @@ def _phases(block: dict[str, Any], key: str, stage: str, parts: Parts, devices: 
     return training_phases(
         parts, tuned, family.encodes_in_float32, activations_of(block, key), images, ahead
     )
+
+
+def check_writable(stages: Collection[str]) -> Check:
+    """Check that the stages' folders of results, logs and benchmarks can be written to.
+
+    A job writes its outputs at its end, hours after it began.
+
+    Args:
+        stages: the stages with jobs to run.
+    """
+    named = [Path("results", stage) for stage in sorted(stages)]
+    named += [Path("logs", stage) for stage in sorted(stages)] + [Path("benchmarks")]
+
+    def check(_: Path) -> None:
+        folders = [next(x for x in (name, *name.parents) if x.is_dir()) for name in named]
+        for folder in dict.fromkeys(folders):
+            try:
+                with tempfile.TemporaryFile(dir=folder) as stream:
+                    stream.write(b"x")
+            except OSError as error:
+                raise InputError(
+                    f"nothing can be written into a folder: {error.strerror}",
+                    folder.absolute(),
+                    "have it allowed: see to its rights, its quota, and whether its disk is full",
+                ) from None
+
+    return _checked("results", "results, logs, benchmarks", check)
 
 
 def check_site(asked: dict[Request, list[str]]) -> list[Check]:
@@ -885,6 +913,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments.devices or profile.devices,
         {**profile.gpu_memory, **dict(arguments.gpu_memory)},
     )
+    checks.append(check_writable(arguments.stages))
     if arguments.requests:
         checks += check_site(read_requests(arguments.requests))
     print(format_checks(checks))
