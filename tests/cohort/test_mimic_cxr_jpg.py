@@ -285,6 +285,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
         (POINTER, "Git LFS pointer"),
         (PAGE, "web page"),
         (gzip.compress(PAGE), "web page"),
+        (b"PK\x03\x04" + bytes(100), "spreadsheet (xlsx)"),
         (b"dicom_id,subject_id,study_id,ViewPosition\n", "not gzipped"),
         (b"", "Empty CSV"),
     ],
@@ -453,7 +454,7 @@ def test_films_under_another_name_are_pointed_at(mimic):
 def test_no_image_of_the_wanted_views(mimic):
     for row in mimic.metadata:
         row["ViewPosition"] = "LATERAL"
-    refused(mimic.write(), "no image has a view among AP, PA")
+    refused(mimic.write(), "no image has a view among AP, PA", "'LATERAL' 12", "cohort.views")
 
 
 def test_missing_annotations(mimic):

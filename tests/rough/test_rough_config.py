@@ -75,6 +75,11 @@ FAULTS: list[tuple[str, object, str]] = [
     ("cohort", [], "cohort: [] is not of type 'object'"),
     ("cohort.source", "png", "cohort.source: 'png' is not one of"),
     ("cohort.mimic_cxr_jpg.root", "data/{year}", "root: 'data/{year}' " + BRACES),
+    (
+        "cohort.image_folder",
+        {"findings": {"column": "a", "values": {"Effusion": "Effusions"}}},
+        "values.Effusion: 'Effusions' is not one of ['Atelectasis'",
+    ),
     ("cohort.mimic_cxr_jpg.root", "~/mimic", "root: '~/mimic' begins with what only a shell"),
     ("cohort.mimic_cxr_jpg.root", "$HOME/mimic", "'$HOME/mimic' begins with what only a shell"),
     ("models.sd_v1_4.base", "${W}/sd", "has braces"),

@@ -28,6 +28,7 @@ from workflow_scripts.common.progress import Progress
 log = logging.getLogger(__name__)
 
 _LABELS: Final = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
+_ZIP: Final = b"PK\x03\x04"
 _GZIP: Final = b"\x1f\x8b"
 _PATH: Final = "correct the path in the config"
 _STAT_THREADS: Final = 32
@@ -153,6 +154,9 @@ def check_no_stand_in(path: Path) -> None:
         raise unreadable("cannot read a file", error, path, _PATH) from None
     if found := stand_in(head):
         raise InputError(found[0], path, found[1])
+    if head.startswith(_ZIP):
+        what = "a spreadsheet (xlsx) or zip archive stands in place of the file"
+        raise InputError(what, path, "save the table as CSV in UTF-8, or unpack the archive")
     if head.startswith(_GZIP) and not packed:
         what = "the file is gzipped, but its name does not end in .gz"
         raise InputError(what, path, f"rename it to {path.name}.gz")

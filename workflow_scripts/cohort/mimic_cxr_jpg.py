@@ -102,7 +102,10 @@ def _frontal(
     )
     if not frontal.any():
         raise InputError(
-            f"no image has a view among {', '.join(views)}", path, "check cohort.views"
+            f"no image has a view among {', '.join(views)}; their views: "
+            f"{tally(images['ViewPosition'])}",
+            path,
+            "check cohort.views",
         )
     return images[frontal]
 
