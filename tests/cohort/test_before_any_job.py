@@ -2,7 +2,8 @@
 
 import pytest
 
-from workflow_scripts.preflight.check import Check, preflight, read_config
+from workflow_scripts.common.errors import InputError
+from workflow_scripts.preflight.check import Check, check_cohort, preflight, read_config
 
 MODEL = "sd_v1_5"
 
@@ -60,6 +61,18 @@ def test_too_few_captions_are_refused_where_a_model_draws_them(mimic):
     mimic.write()
     assert "3000 training captions are asked for" in fault(mimic, MODEL, captions=3000)
     assert not any(check.fault for check in checks(mimic, captions=3000))  # only the manifest
+
+
+def test_only_prompt_sets_that_jobs_will_draw_are_drawn(mimic):
+    mimic.write()
+    config = read_config(["config.yaml"])
+    source = {"root": str(mimic.root), "annotations": str(mimic.captions)}
+    config["cohort"]["mimic_cxr_jpg"] = source
+    check_cohort(config, ["test/test", "test"])
+    check_cohort(config, ["captions_impression/test/test"])
+    for place in ("privacy", "training/privacy", "captions_impression/training/privacy"):
+        with pytest.raises(InputError, match="2000 training captions"):
+            check_cohort(config, [place])
 
 
 def test_films_that_are_not_there_are_named(mimic):

@@ -77,6 +77,7 @@ def preflight(
     models: set[str],
     devices: int | None = None,
     gpu_memory: Mapping[str, float] | None = None,
+    prompts: Collection[str] | None = None,
 ) -> list[Check]:
     """Check the files of a config that the planned stages and models need.
 
@@ -87,9 +88,12 @@ def preflight(
         devices: number of devices over which fine-tuning divides its batches; None skips this
             check.
         gpu_memory: GB of the GPUs that a stage's jobs request; other stages are not checked.
+        prompts: the prompt sets to draw, see `check_cohort`; None draws those of the models.
     """
     sizes: dict[str, Sizes] = {}
-    subjects = _subjects(config, stages, models, devices, sizes)
+    if prompts is None:
+        prompts = prompts_of(config, models)
+    subjects = _subjects(config, stages, models, devices, sizes, prompts)
     checks = [_checked(what, path, check) for what, path, check in subjects]
     checks += check_gpus(config, sizes, gpu_memory or {}, devices)
     if sizes:
@@ -209,6 +213,7 @@ def _subjects(
     models: set[str],
     devices: int | None,
     sizes: dict[str, Sizes],
+    prompts: Collection[str],
 ) -> Iterator[Subject]:
     """Yield the checks; the sizes of models that could be built are added to `sizes`."""
     cohort = config["cohort"]
@@ -235,9 +240,8 @@ def _subjects(
             table = source["metadata"]
             yield f"{prefix}.metadata", table, noted(lambda path: check_table(path, columns))
         if len(sound) == 2:  # a caller asks for the next check when it has made the last one
-            run = [key for key in config["run_models"] if key in models]
             what = f"{cohort['dataset']}: tables, captions, prompts, {SOME_FILMS} films"
-            yield "cohort", what, lambda _: check_cohort(config, run)
+            yield "cohort", what, lambda _: check_cohort(config, prompts)
     for key in config["run_models"]:
         if key in models:
             yield from _model_subjects(key, config["models"][key], stages, devices, sizes)
@@ -468,14 +472,30 @@ def check_annotations(folder: Path) -> None:
             raise InputError("not a complete JSON array", array, "download it again")
 
 
-def check_cohort(config: dict[str, Any], models: list[str]) -> None:
+def prompts_of(config: dict[str, Any], models: Collection[str]) -> list[str]:
+    """Return the prompt sets that models have images of, see `check_cohort`."""
+    from workflow_scripts.planning.run import Run
+
+    run = Run(config)
+    sets = {
+        run.captions(model) + name
+        for model in run.models
+        if model in models
+        for name in prompt_sets_of(config, model)
+        if name in COHORT_PROMPT_SETS
+    }
+    return sorted(sets)
+
+
+def check_cohort(config: dict[str, Any], prompts: Collection[str]) -> None:
     """Read the source's tables as the cohort's job will, draw prompts, and look for some films.
 
     Warnings of the cohort are logged here as well, before any job runs.
 
     Args:
         config: the validated config.
-        models: the models of the run whose prompt sets are drawn.
+        prompts: the prompt sets to draw, each after its folder below results/cohort: `test`,
+            `captions_impression/privacy`.
 
     Raises:
         InputError: the tables do not fit together, there are too few captions, or films are
@@ -485,25 +505,22 @@ def check_cohort(config: dict[str, Any], models: list[str]) -> None:
     from workflow_scripts.cohort.checked_csv import check_image_files
     from workflow_scripts.cohort.draw_prompts import draw_prompts
     from workflow_scripts.cohort.parts import manifest_of, silence
-    from workflow_scripts.planning.cohort import cohort_words
-    from workflow_scripts.planning.run import Run
+    from workflow_scripts.planning.cohort import cohort_words, folder_and_part
 
-    run, warnings = Run(config), set()
-    for folder in sorted({"", *map(run.captions, models)}):
+    drawn: dict[str, set[str]] = {"": set()}
+    for place in prompts:
+        folder, _, name = place.rpartition("/")
+        whole, _ = folder_and_part(f"{folder}/" if folder else "")
+        drawn.setdefault(whole, set()).add(name)
+    warnings = set()
+    for folder, names in sorted(drawn.items()):
         attrition = Attrition()
         manifest = manifest_of(cohort_words(config, folder), attrition)
         warnings |= {reason for step, *_, reason in attrition.rows if step.startswith("warning_")}
         if warning := attrition.part_of_published(config["cohort"]["dataset"]):
             warnings.add(warning)
-        drawn = {
-            name
-            for model in models
-            if run.captions(model) == folder
-            for name in prompt_sets_of(config, model)
-            if name in COHORT_PROMPT_SETS
-        }
         with silence():
-            for name in sorted(drawn):
+            for name in sorted(names):
                 settings = dict(config["prompt_sets"][name])
                 settings.pop("shards")
                 draw_prompts(manifest, name, settings)
@@ -891,6 +908,12 @@ def main(argv: list[str] | None = None) -> None:
     stages = ["cohort", "finetune", "generate", "features", "downstream", "faithfulness"]
     parser.add_argument("--stages", nargs="*", default=stages, help="stages that have jobs to run")
     parser.add_argument("--models", nargs="*", help="models that have jobs to run; default all")
+    parser.add_argument(
+        "--prompts",
+        nargs="*",
+        metavar="FOLDER/SET",
+        help="prompt sets that jobs will draw, below results/cohort; default all of the models",
+    )
     parser.add_argument("--devices", type=int, help="devices that share a fine-tuning batch")
     parser.add_argument(
         "--gpu-memory",
@@ -912,6 +935,7 @@ def main(argv: list[str] | None = None) -> None:
         set(models),
         arguments.devices or profile.devices,
         {**profile.gpu_memory, **dict(arguments.gpu_memory)},
+        arguments.prompts,
     )
     checks.append(check_writable(arguments.stages))
     if arguments.requests:
