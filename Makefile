@@ -178,7 +178,7 @@ plan: env
 	@python -m workflow_scripts.preflight.plan $(PLAN)
 
 prompts: env
-	snakemake --cores 1 prompts
+	snakemake $(if $(PROFILE),--profile $(PROFILE),--cores 8) prompts
 
 refresh: env
 	python -m workflow_scripts.cohort.refresh

@@ -385,6 +385,8 @@ def preflight():
     models = sorted(
         {job.wildcards.model for job in planned if "model" in job.wildcards.keys()}
     )
+    drawn = [job.wildcards for job in planned if job.rule.name == "cohort_prompts"]
+    prompts = sorted({names.captions + names.prompt_set for names in drawn})
     tuning = [job for job in planned if job.rule.name == "finetune_train"]
     devices = f"--devices {processes_of(tuning[0].resources)}" if tuning else ""
     with tempfile.TemporaryDirectory() as folder:
@@ -396,5 +398,6 @@ def preflight():
         memory = gpu_memory(planned)
         shell(
             "python -m workflow_scripts.preflight.check --config {resolved}"
-            " --stages {stages} --models {models} {devices} {memory} {asking} >&2"
+            " --stages {stages} --models {models} --prompts {prompts}"
+            " {devices} {memory} {asking} >&2"
         )

@@ -275,11 +275,102 @@ def test_a_truncated_gzip(mimic, keep):
     refused(mimic, str(path), "truncated")
 
 
-def test_a_gzip_that_is_none(mimic):
+PAGE = b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (POINTER, "Git LFS pointer"),
+        (PAGE, "web page"),
+        (gzip.compress(PAGE), "web page"),
+        (b"PK\x03\x04" + bytes(100), "spreadsheet (xlsx)"),
+        (b"dicom_id,subject_id,study_id,ViewPosition\n", "not gzipped"),
+        (b"", "Empty CSV"),
+    ],
+)
+def test_what_stands_in_place_of_a_table_is_named(mimic, content, word):
     mimic.write()
     path = mimic.root / "mimic-cxr-2.0.0-metadata.csv.gz"
-    path.write_text("version https://git-lfs.github.com/spec/v1\n")
-    refused(mimic, str(path), "cannot read")
+    packed = path.read_bytes()
+    path.write_bytes(content)
+    refused(mimic, str(path), word)
+    path.unlink()
+    plain = path.with_suffix("")
+    plain.write_bytes(packed)
+    refused(mimic, str(plain), "gzipped", "rename it to mimic-cxr-2.0.0-metadata.csv.gz")
+
+
+@pytest.mark.parametrize(("content", "word"), [(POINTER, "Git LFS pointer"), (PAGE, "web page")])
+def test_what_stands_in_place_of_annotations_is_named(mimic, content, word):
+    mimic.write()
+    path = mimic.captions / "chat_test_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"
+    path.write_bytes(content)
+    refused(mimic, str(path), word)
+
+
+def test_a_folder_nearby_that_has_the_files_is_named(mimic):
+    mimic.write()
+    there = str(mimic.root / "mimic-cxr-2.0.0-metadata.csv.gz")
+    refused(mimic, f"{there} is there", root=str(mimic.folder))
+    refused(mimic, f"{there} is there", root=str(mimic.root / "files"))
+    refused(mimic, "chat_dev", "is there", "annotations", annotations=str(mimic.folder))
+    for path in mimic.captions.glob("*.json"):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    refused(mimic, "neither", "unpack chat_dev")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_traceback(mimic):
+    mimic.write()
+    name = str(mimic.folder / ("x" * 300))  # as without the right to a folder, `stat` refuses it
+    refused(mimic, "cannot look into a folder", root=name)
+    refused(mimic, "cannot look into the folder of annotations", annotations=name)
+
+
+def test_an_edited_table_beside_its_archive_is_warned_of(mimic, caplog):
+    mimic.write()
+    packed = mimic.root / "mimic-cxr-2.0.0-metadata.csv.gz"
+    plain = packed.with_suffix("")
+    plain.write_bytes(gzip.decompress(packed.read_bytes()))
+    with caplog.at_level("WARNING"):
+        whole = built(mimic)
+    assert "is read, not" not in caplog.text
+    plain.write_text("\n".join(plain.read_text().splitlines()[:4]))
+    with caplog.at_level("WARNING"):
+        assert built(mimic).equals(whole)
+    assert f"{packed} is read, not {plain.name}" in caplog.text
+
+
+def test_a_study_that_is_no_number_in_chexpert(mimic):
+    mimic.chexpert[2]["study_id"] = "s50000003"  # it would match no image, silently
+    refused(mimic.write(), "study_id 's50000003' is no number", "row 4", "chexpert")
+
+
+def test_a_patient_in_the_validation_split_and_another_is_warned_of(mimic):
+    built(mimic.write())
+    assert "warning_patients_in_two_splits" not in attrition(mimic)
+    mimic.split[8]["split"] = "validate"  # d-e2, whose patient is tested
+    built(mimic.write())
+    row = attrition(mimic)["warning_patients_in_two_splits"]
+    assert row["reason"].startswith("1 patient(s)")
+    assert "p19000033" in row["reason"]
+
+
+def test_a_question_in_place_of_a_report_is_refused(mimic):
+    mimic.annotations["train"][2]["conversations"].reverse()
+    refused(mimic.write(), "the human's", "chat_train", "entry 3")
+
+
+def test_an_unknown_method_is_warned_of(mimic):
+    built(mimic.write())
+    assert "warning_unknown_method" not in attrition(mimic)
+    for entry in mimic.annotations["train"]:
+        entry["generate_method"] = entry["generate_method"].replace("gpt4", "gpt-4")
+    built(mimic.write())
+    row = attrition(mimic)["warning_unknown_method"]
+    assert (row["kept"], "'gpt-4' 5" in row["reason"]) == ("5", True)
 
 
 def test_a_row_cut_short_is_named(mimic):
@@ -350,14 +441,20 @@ def test_missing_and_empty_image_files(mimic):
     missing.unlink()
     (mimic.root / "files" / mimic.image("d-c1", "")).write_bytes(b"")
     (mimic.root / "files" / mimic.image("d-a2", "")).unlink()  # a lateral view, not needed
-    refused(mimic, "2 of 9 image files", str(missing), "d-c1.jpg (empty)")
+    refused(mimic, "2 of 9 image files", str(missing), "d-c1.jpg (empty)", "complete the download")
     assert len(built(mimic, "--no-check-files")) == 9
+
+
+def test_films_under_another_name_are_pointed_at(mimic):
+    for path in (mimic.write().root / "files").rglob("*.jpg"):
+        path.rename(path.with_suffix(".JPG"))
+    refused(mimic, "9 of 9 image files", "; d-a1.JPG is there", "not one is there")
 
 
 def test_no_image_of_the_wanted_views(mimic):
     for row in mimic.metadata:
         row["ViewPosition"] = "LATERAL"
-    refused(mimic.write(), "no image has a view among AP, PA")
+    refused(mimic.write(), "no image has a view among AP, PA", "'LATERAL' 12", "cohort.views")
 
 
 def test_missing_annotations(mimic):
@@ -378,7 +475,7 @@ def test_missing_annotations(mimic):
 DAMAGES: dict[str, tuple[Callable[[str], str], str]] = {
     "an object": (lambda text: '{"data": ' + text + "}", "not an object"),
     "an empty file": (lambda text: "", "an empty file"),
-    "no JSON": (lambda text: "<html>", "array was expected"),
+    "no JSON": (lambda text: "nothing", "array was expected"),
     "cut in an entry": (lambda text: text[: len(text) // 2], "cut short or damaged"),
     "cut after an entry": (lambda text: text[:-1], "cut short"),
     "an array of numbers": (lambda text: "[1, 2]", "entry 1"),

@@ -86,7 +86,7 @@ def test_the_tables_are_read_once_for_a_content(of_mimic, monkeypatch):
     before = digests()
     mimic.write(gz=False, images=False)
     read = []
-    monkeypatch.setattr(parts, "_manifest", lambda words: read.append(words))
+    monkeypatch.setattr(parts, "manifest_of", lambda words: read.append(words))
     assert digests() == before
     assert not read
     digests.version = 2

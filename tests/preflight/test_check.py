@@ -11,6 +11,8 @@ from workflow_scripts.preflight.check import (
     check_metadata,
     check_mimic_cxr_jpg,
     check_table,
+    check_writable,
+    explained,
     format_checks,
     main,
     preflight,
@@ -163,6 +165,53 @@ def test_a_policy_by_which_no_set_can_be_curated_is_refused():
     assert "no judge looks at images" in fault(judges=["classifier"])
     assert "'augment' are captions" in fault(published_prompts="templates")
     assert fault(published_prompts="templates", pool="stress") == "None"
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "remedy"),
+    [
+        (b"<!DOCTYPE html>\n<html>Sign in</html>", "a web page stands", "log in"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS pointer", "lfs pull"),
+        (b"Access to model a/b is restricted.", "a refusal stands", "ask for access"),
+        (b'{"error":"Repository not found"}', "a refusal stands", "ask for access"),
+        (b"anything else", "cannot read a configuration", "use the published"),
+    ],
+)
+def test_what_stands_in_place_of_a_file_of_a_checkpoint_is_named(tmp_path, content, said, remedy):
+    """A configuration's reader only says that it is no JSON; a weight file's reader says it all."""
+    config = read_config(["config.yaml"])
+    config["encoders"]["rad_dino"]["weights"] = str(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    found = {check.what: check.fault for check in preflight(config, {"features"}, set())}
+    fault = found["encoders.rad_dino"]
+    assert fault is not None
+    assert said in fault.what
+    assert remedy in str(fault.remedy)
+    assert fault.where == tmp_path / "config.json"
+
+
+def test_a_page_among_the_files_of_a_folder_is_found(tmp_path):
+    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "merges.txt").write_text("<html>")
+    fault = explained(InputError("a tokenizer cannot be loaded", tmp_path, "download it"))
+    assert (fault.where, "a tokenizer cannot" in fault.what) == (tmp_path / "merges.txt", True)
+    (tmp_path / "merges.txt").write_text("a b")
+    assert explained(InputError("x", tmp_path, "y")).what == "x"
+    assert explained(InputError("x", "fidelity.encoders", "y")).what == "x"
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_any_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert check_writable(["cohort"]).fault is None  # nothing is there yet, and nothing is made
+    (tmp_path / "results").mkdir()
+    assert check_writable(["cohort", "features"]).fault is None
+    assert not any((tmp_path / "results").iterdir())
+    (tmp_path / "results" / "features").symlink_to("/proc")  # where not even root writes
+    fault = check_writable(["cohort", "features"]).fault
+    assert fault is not None
+    assert fault.where == tmp_path / "results" / "features"
+    assert fault.remedy
+    assert check_writable(["cohort"]).fault is None
 
 
 def test_every_missing_file_has_a_remedy(capsys):

@@ -22,8 +22,15 @@ from typing import Any, Final
 import pandas as pd
 
 from workflow_scripts.cohort.attrition import Attrition, tally
-from workflow_scripts.cohort.checked_csv import find_csv, read_csv, row_of
+from workflow_scripts.cohort.checked_csv import (
+    check_no_stand_in,
+    find_csv,
+    found_nearby,
+    read_csv,
+    row_of,
+)
 from workflow_scripts.cohort.texts import is_missing
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -70,10 +77,17 @@ def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
             f"use one of {', '.join(CAPTION_SOURCES)}",
         )
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError("the folder of annotations is missing", folder, "check the config's path")
     files = {part: folder / _JSON_NAME.format(part=part) for part in _JSON_PARTS}
-    if not any(path.is_file() for path in files.values()):
+    try:
+        exists = folder.is_dir()
+        some = any(path.is_file() for path in files.values())
+    except OSError as error:
+        what, remedy = "cannot look into the folder of annotations", "correct the config's path"
+        raise unreadable(what, error, folder, remedy) from None
+    if not exists:
+        raise InputError("the folder of annotations is missing", folder, "check the config's path")
+    if not some:
+        check_some_there(folder)
         return _read_csvs(folder, caption_source)
     rows: list[_Row] = []
     for part, split in _JSON_PARTS.items():
@@ -87,6 +101,25 @@ def read_annotations(folder: str | Path, caption_source: str) -> pd.DataFrame:
             rows.append((*_fields_of(entry, caption_source, files[part], number), split))
         log.info("%s: %d annotations", files[part].name, len(rows) - before)
     return _as_frame(rows)
+
+
+def check_some_there(folder: Path) -> None:
+    """Refuse a folder that has neither the JSON files nor the CSV files.
+
+    Raises:
+        InputError: it has none of them; the message names a file nearby.
+    """
+    if not any(folder.glob("LLAVARAD_ANNOTATIONS_*.csv*")):
+        found = found_nearby(folder, "chat_*.json") or found_nearby(folder, "LLAVARAD_*.csv*")
+        packed = sorted(folder.glob("chat_*.json.gz"))
+        raise InputError(
+            f"neither {_JSON_NAME.format(part='{train,dev,test}')} nor "
+            f"LLAVARAD_ANNOTATIONS_TRAIN.csv and _TEST.csv{found}",
+            folder,
+            f"unpack {packed[0].name} and the others"
+            if packed
+            else "put them there, or correct cohort.mimic_cxr_jpg.annotations",
+        )
 
 
 def join_captions(
@@ -111,6 +144,15 @@ def join_captions(
         attrition: gets the count of each kind of unused annotation.
     """
     attrition.add("annotations_read", "annotations", 0, len(annotations), "rows of all files")
+    other = annotations.loc[~annotations["method"].isin(list(_METHOD_RANK)), "method"]
+    if len(other):
+        attrition.warn(
+            "unknown_method",
+            "annotations",
+            len(other),
+            f"annotations by another method than {' and '.join(_METHOD_RANK)}: {tally(other)}; "
+            "they are used where an image has none of these",
+        )
     reports = _reports(annotations[annotations["image_id"].isin(images["image_id"])], attrition)
     captions = _one_per_image(annotations, known, images["image_id"], attrition)
     joined = images[["image_id", "split"]].merge(
@@ -198,6 +240,7 @@ def json_array(path: str | Path) -> Iterator[dict[str, Any]]:
         InputError: the file is truncated, not valid JSON or not an array of objects.
     """
     path = Path(path)
+    check_no_stand_in(path)
     decoder = json.JSONDecoder()
     count = 0
 
@@ -264,6 +307,12 @@ def _fields_of(
             _REMEDY,
         )
     answer = turns[1] if len(turns) > 1 else None
+    if isinstance(answer, dict) and answer.get("from") == "human":
+        raise InputError(
+            "the second turn of `conversations` is the human's: the report would be the question",
+            f"{path}, entry {number}",
+            _REMEDY,
+        )
     findings = _text(answer.get("value")) if isinstance(answer, dict) else None
     caption = findings if caption_source == "llava_rad" else _text(entry.get("impression"))
     method = _method(entry.get("generate_method"))

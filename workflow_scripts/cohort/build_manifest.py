@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     attrition = Attrition()
     manifest = read_source(args, attrition)
-    warn_of_shares(manifest, *_mapped(args), attrition)
+    warn_of_shares(manifest, *mapped(args), attrition)
     if args.check_files:
         every = args.alike is not None
         films = look_at_films(manifest, attrition, args.root, args.threads, every)
@@ -282,7 +282,7 @@ def _columns(args: argparse.Namespace) -> FolderColumns:
     )
 
 
-def _mapped(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
+def mapped(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
     """Return the texts and findings that the source maps, see `warn_of_shares`."""
     if args.source == "mimic_cxr_jpg":
         return ["caption"], None

@@ -5,7 +5,10 @@ Rows are counted as a spreadsheet counts them: the header is row 1.
 
 import codecs
 import contextlib
+import glob
 import gzip
+import logging
+import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,13 +18,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from workflow_scripts.cohort.stand_ins import stand_in
 from workflow_scripts.cohort.texts import id_fault
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, SPLITS
 from workflow_scripts.common.progress import Progress
 
+log = logging.getLogger(__name__)
+
 _LABELS: Final = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
+_ZIP: Final = b"PK\x03\x04"
+_GZIP: Final = b"\x1f\x8b"
+_PATH: Final = "correct the path in the config"
 _STAT_THREADS: Final = 32
 _STAT_CHUNK: Final = 256
 
@@ -29,14 +38,59 @@ _STAT_CHUNK: Final = 256
 def find_csv(folder: str | Path, stem: str, remedy: str) -> Path:
     """Return `folder/stem.csv.gz` or, if it does not exist, `folder/stem.csv`.
 
+    If both exist and differ, a warning says which one is read: the other may be the edited one.
+
     Raises:
-        InputError: neither exists.
+        InputError: neither exists; the message names a folder nearby that has it. Or the folder may
+            not be looked into.
     """
-    for suffix in (".csv.gz", ".csv"):
-        path = Path(folder) / (stem + suffix)
-        if path.is_file():
-            return path
-    raise InputError(f"{stem}.csv.gz (or .csv) is missing", Path(folder), remedy)
+    packed, plain = (Path(folder) / (stem + suffix) for suffix in (".csv.gz", ".csv"))
+    try:
+        found = packed.is_file()
+    except OSError as error:
+        raise unreadable("cannot look into a folder", error, Path(folder), _PATH) from None
+    if found:
+        if plain.is_file() and _differ(packed, plain):
+            log.warning(
+                "%s is read, not %s, which has another content: remove the one that does not count",
+                *(packed, plain.name),
+            )
+        return packed
+    if plain.is_file():
+        return plain
+    raise InputError(
+        f"{stem}.csv.gz (or .csv) is missing{found_nearby(folder, f'{stem}.csv*')}",
+        Path(folder),
+        remedy,
+    )
+
+
+def found_nearby(folder: str | Path, pattern: str) -> str:
+    """Return `, but ... is there` if the folder above or one below has a file, else an empty text.
+
+    Args:
+        folder: the folder that lacks it.
+        pattern: the file's name, which may have wildcards.
+    """
+    folder = Path(folder)
+    try:
+        around = [*folder.glob(f"*/{pattern}"), *folder.parent.glob(pattern)]
+    except OSError:
+        return ""
+    files = sorted(str(path) for path in around if path.is_file())
+    return f", but {files[0]} is there" if files else ""
+
+
+def _differ(packed: Path, plain: Path) -> bool:
+    """Return whether a gzipped file and a plain one differ; what cannot be read does."""
+    try:
+        with _opened(packed) as one, _opened(plain) as other:
+            while (chunk := one.read(1 << 20)) == other.read(1 << 20):
+                if not chunk:
+                    return False
+    except (OSError, EOFError, zlib.error):
+        pass
+    return True
 
 
 def read_csv(
@@ -50,12 +104,14 @@ def read_csv(
         optional: columns that are read if the file has them.
 
     Raises:
-        InputError: the file is missing, truncated, empty, not UTF-8, has rows that differ in length
+        InputError: the file is missing, truncated, empty, not UTF-8, a web page, a Git LFS pointer,
+            gzipped although its name says otherwise or the reverse, has rows that differ in length
             from its header, lacks a column or has it twice.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError("a CSV file is missing", path, "check the path in the config")
+    check_no_stand_in(path)
     known = list(dict.fromkeys([*columns, *optional]))
     table = _parsed(path, known)
     absent = {name for name in known if table.num_rows and table[name].null_count}
@@ -78,6 +134,43 @@ def read_csv(
             "rename one of them",
         )
     return table.select([name for name in known if name not in absent]).to_pandas()
+
+
+def check_no_stand_in(path: Path) -> None:
+    """Refuse what often stands in place of a table or of annotations.
+
+    Raises:
+        InputError: the file is a web page or a Git LFS pointer, or its name does not say whether it
+            is gzipped; or it could not be opened.
+    """
+    packed = path.suffix == ".gz"
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(512)
+        if head.startswith(_GZIP) and packed:
+            with contextlib.suppress(OSError, EOFError, zlib.error), _opened(path) as stream:
+                head = stream.read(512)
+    except OSError as error:
+        raise unreadable("cannot read a file", error, path, _PATH) from None
+    if found := stand_in(head):
+        raise InputError(found[0], path, found[1])
+    if head.startswith(_ZIP):
+        what = "a spreadsheet (xlsx) or zip archive stands in place of the file"
+        raise InputError(what, path, "save the table as CSV in UTF-8, or unpack the archive")
+    if head.startswith(_GZIP) and not packed:
+        what = "the file is gzipped, but its name does not end in .gz"
+        raise InputError(what, path, f"rename it to {path.name}.gz")
+    if packed and head and not _is_gzip(path):
+        raise InputError(
+            "cannot read the file: it is not gzipped, but its name ends in .gz",
+            path,
+            f"if it is a readable table, rename it to {path.stem}; otherwise download it again",
+        )
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == _GZIP
 
 
 def _parsed(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -202,6 +295,12 @@ def check_patients(patients: pd.Series, splits: pd.Series, path: str | Path) -> 
         )
 
 
+def several_splits(patients: pd.Series, splits: pd.Series) -> list[str]:
+    """Return the patients who are in more than one split, sorted."""
+    pairs = pd.DataFrame({"patient": patients, "split": splits}).drop_duplicates()
+    return sorted(pairs.loc[pairs["patient"].duplicated(), "patient"].unique())
+
+
 def parse_labels(values: pd.Series, path: str | Path) -> pd.Series:
     """Convert a finding's text column to Int8: 1, 0, -1, and null for an empty cell.
 
@@ -242,26 +341,38 @@ def check_image_files(paths: Sequence[str], source: str | Path) -> None:
     """
     chunks = [paths[start : start + _STAT_CHUNK] for start in range(0, len(paths), _STAT_CHUNK)]
     progress = Progress("checking image files", len(paths), "files")
-    faults: list[str] = []
+    faults: list[tuple[str, str]] = []
     with ThreadPoolExecutor(_STAT_THREADS) as pool:
         for chunk, faults_of_chunk in zip(chunks, pool.map(_file_faults, chunks), strict=True):
             faults += faults_of_chunk
             progress.update(len(chunk))
     if faults:
-        shown = "\n    ".join(faults[:5]) + ("\n    ..." if len(faults) > 5 else "")
+        lines = [f"{path} ({reason}{_instead_of(Path(path))})" for path, reason in faults[:5]]
+        shown = "\n    ".join(lines) + ("\n    ..." if len(faults) > 5 else "")
         raise InputError(
             f"{len(faults)} of {len(paths)} image files are missing or empty:\n    {shown}",
             source,
-            "complete the download, or cut the table to the images that are there",
+            "not one is there: check the folder of the images, and their names"
+            if len(faults) == len(paths)
+            else "complete the download, or cut the table to the images that are there",
         )
 
 
-def _file_faults(paths: Iterable[str]) -> list[str]:
+def _file_faults(paths: Iterable[str]) -> list[tuple[str, str]]:
     faults = []
     for path in paths:
         try:
             if Path(path).stat().st_size == 0:
-                faults.append(f"{path} (empty)")
+                faults.append((path, "empty"))
         except OSError as error:
-            faults.append(f"{path} ({error.strerror})")
+            faults.append((path, str(error.strerror)))
     return faults
+
+
+def _instead_of(path: Path) -> str:
+    """Return `; ... is there` if a file of the same name with another suffix exists."""
+    with contextlib.suppress(OSError):
+        others = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+        if names := [other.name for other in others if other != path]:
+            return f"; {names[0]} is there"
+    return ""

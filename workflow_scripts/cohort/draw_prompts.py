@@ -150,7 +150,9 @@ def _official_draw(manifest: pd.DataFrame, captions: int, draw_seed: int) -> pd.
             f"official draw takes ({int((~certain).sum())} have an uncertain label, "
             f"{int(other.sum())} a rule-based caption)",
             "prompt_sets.augment",
-            f"ask for 1 to {len(rows)} captions, or set draw: unique",
+            f"ask for 1 to {len(rows)} captions, or set draw: unique"
+            if len(rows)
+            else "set draw: unique, or give training images a caption",
         )
     return rows.sample(n=captions, random_state=draw_seed).drop_duplicates("caption")
 
@@ -173,7 +175,9 @@ def drawn_captions(manifest: pd.DataFrame, captions: int, draw_seed: int) -> pd.
             f"{captions} training captions are asked for, and the manifest has {len(unique)} "
             f"unique ones (on {int((manifest['split'] == 'train').sum())} training images)",
             "prompt_sets.*.captions",
-            f"ask for 1 to {len(unique)}, or give more training images a caption",
+            f"ask for 1 to {len(unique)}, or give more training images a caption"
+            if len(unique)
+            else "give training images a caption: is the source of captions the right one?",
         )
     return unique.sample(n=captions, random_state=draw_seed)
 

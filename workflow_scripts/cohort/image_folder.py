@@ -129,7 +129,9 @@ def image_folder(
 
     kept = _kept(frame, columns.exclude_nonempty, manifest["view"], views, attrition)
     if not kept.any():
-        raise InputError("no image is left", metadata, "check the views and the excluded columns")
+        seen = f"; the views of all: {tally(manifest['view'])}" if views else ""
+        remedy = "check cohort.views and the excluded columns"
+        raise InputError(f"no image is left{seen}", metadata, remedy)
     if views:
         manifest["view"] = manifest["view"].map(views)
     if draw is not None:

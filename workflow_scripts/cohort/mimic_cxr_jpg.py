@@ -23,6 +23,7 @@ from workflow_scripts.cohort.checked_csv import (
     parse_labels,
     read_csv,
     row_of,
+    several_splits,
 )
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.manifest import FINDINGS, MANIFEST_SCHEMA
@@ -101,7 +102,10 @@ def _frontal(
     )
     if not frontal.any():
         raise InputError(
-            f"no image has a view among {', '.join(views)}", path, "check cohort.views"
+            f"no image has a view among {', '.join(views)}; their views: "
+            f"{tally(images['ViewPosition'])}",
+            path,
+            "check cohort.views",
         )
     return images[frontal]
 
@@ -109,18 +113,23 @@ def _frontal(
 def _read_keyed(path: Path, column: str) -> pd.DataFrame:
     """Read the three ids and one column; check that images are unique and ids are numbers."""
     frame = read_csv(path, [*_KEYS, column])
-    for key in _KEYS:
-        check_filled(frame[key], path)
+    _check_numbers(frame, path)
+    check_filled(frame["dicom_id"], path)
+    check_ids(frame["dicom_id"], path)
+    check_unique(frame["dicom_id"], path, "keep one row per image")
+    return frame
+
+
+def _check_numbers(frame: pd.DataFrame, path: Path) -> None:
+    """Refuse ids of patients and studies that are not numbers, as `p10000032` or `10000032.0`."""
     for key in ("subject_id", "study_id"):
+        check_filled(frame[key], path)
         wrong = ~frame[key].str.fullmatch(r"\d+")
         if wrong.any():
             index = int(wrong.to_numpy().argmax())
             raise InputError(
                 f"{key} {frame[key].iloc[index]!r} is no number", row_of(path, index), _REMEDY
             )
-    check_ids(frame["dicom_id"], path)
-    check_unique(frame["dicom_id"], path, "keep one row per image")
-    return frame
 
 
 def _with_split(
@@ -152,6 +161,14 @@ def _with_split(
                 row_of(table["metadata"], index),
                 _REMEDY,
             )
+    if several := several_splits("p" + split["subject_id"], split["split"]):
+        attrition.warn(
+            "patients_in_two_splits",
+            "images",
+            len(split),
+            f"{len(several)} patient(s) are in the validation split and in another one, first "
+            f"{several[0]}: in MIMIC-CXR no patient is in two splits",
+        )
     attrition.add("in_split_table", "images", 0, len(split), f"rows of {table['split'].name}")
     for name, count in split["split"].value_counts().sort_index().items():
         attrition.add(f"split_{name}", "images", 0, int(count), f"rows of {table['split'].name}")
@@ -168,6 +185,7 @@ def _with_split(
 def _with_findings(images: pd.DataFrame, path: Path, attrition: Attrition) -> pd.DataFrame:
     """Join the findings of each study, which are null if the study has no row."""
     labels = read_csv(path, ["subject_id", "study_id", *FINDINGS])
+    _check_numbers(labels, path)
     study = (labels["subject_id"] + "/" + labels["study_id"]).rename("subject_id/study_id")
     check_unique(study, path, "keep one row per study")
     for name in FINDINGS:

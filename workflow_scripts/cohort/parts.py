@@ -27,6 +27,8 @@ from workflow_scripts.common.manifest import FINDINGS, MANIFEST_SCHEMA
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workflow_scripts.cohort.attrition import Attrition
+
 PARTS: Final = ("training", "labelled_training", "test", "reports")
 LABELLED: Final = ("labelled_training", "reports")
 
@@ -67,8 +69,7 @@ def part_digests(
     how = json.dumps([version, *words])
 
     def read() -> list[str]:
-        with _silence():  # the cohort's own job logs the warnings
-            manifest = _manifest(words)
+        manifest = manifest_of(words)
         return [_digest(part_of(manifest, part)) for part in PARTS]
 
     def digests_of_parts() -> list[str]:
@@ -81,12 +82,28 @@ def part_digests(
     return {part: digests[k : k + 1] or digests for k, part in enumerate(PARTS)}
 
 
-def _manifest(words: Sequence[str]) -> "pd.DataFrame":
-    from workflow_scripts.cohort.attrition import Attrition
-    from workflow_scripts.cohort.build_manifest import parse, read_source
+def manifest_of(words: Sequence[str], attrition: "Attrition | None" = None) -> "pd.DataFrame":
+    """Return a source's manifest from its tables alone, as the cohort's job reads them.
 
+    Nothing is logged: the cohort's own job logs the counts and the warnings.
+
+    Args:
+        words: the arguments of `build_manifest` that decide how the source is read.
+        attrition: gets the counts and the warnings.
+
+    Raises:
+        InputError: see `build_manifest.read_source`.
+    """
+    from workflow_scripts.cohort.attrition import Attrition
+    from workflow_scripts.cohort.build_manifest import mapped, parse, read_source
+    from workflow_scripts.cohort.shares import warn_of_shares
+
+    counts = Attrition() if attrition is None else attrition
     args = parse([*words, "--manifest", "-", "--attrition", "-", "--no-check-files"])
-    return read_source(args, Attrition())
+    with silence():
+        manifest = read_source(args, counts)
+        warn_of_shares(manifest, *mapped(args), counts)
+    return manifest
 
 
 def _digest(rows: "pd.DataFrame") -> str:
@@ -96,7 +113,8 @@ def _digest(rows: "pd.DataFrame") -> str:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
+    """Keep the workflow's scripts from logging inside this context."""
     logger = logging.getLogger("workflow_scripts")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -8,6 +8,7 @@ that the config points to; this module does not.
 import difflib
 import functools
 import importlib
+import re
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,10 @@ ENCODERS: Final = "x-encoders"
 
 NAMES: Final = "x-names"
 """Schema keyword: the kind of names that a key may have as values, see `_names`."""
+
+
+_EXPONENT: Final = re.compile(r"[+-]?\d+e-?\d+", re.IGNORECASE)
+"""Numbers that YAML 1.1 reads as text, because they have no point before the exponent."""
 
 
 def _is_whole(_: Any, value: Any) -> bool:
@@ -181,6 +186,24 @@ def _describe(error: jsonschema.ValidationError) -> str:
         ]
         return f"{place}: missing {', '.join(notes)}"
     purpose = error.schema.get("description")
+    if error.validator == "uniqueItems" and isinstance(error.instance, list):
+        items = error.instance
+        twice = dict.fromkeys(repr(x) for k, x in enumerate(items) if x in items[:k])
+        return f"{place}: {', '.join(twice)} stands there twice"
+    text = error.instance
+    if error.validator == "type" and isinstance(text, str) and _EXPONENT.fullmatch(text):
+        whole = re.sub(r"^([+-]?\d+)(?=e)", r"\1.0", text, flags=re.IGNORECASE)
+        return f"{place}: {error.message}: YAML takes it for text, so write {whole}"
+    if error.validator == "contains":
+        needed = error.validator_value.get("const", error.validator_value)
+        return f"{place}: {needed!r} is not among {error.instance!r}" + (
+            f" ({purpose})" if purpose else ""
+        )
+    if error.validator == "pattern" and "propertyNames" in error.absolute_schema_path:
+        return (
+            f"{place}: the key {error.instance!r} is no name: it begins with a lower-case letter, "
+            "and goes on with such letters, digits and _"
+        )
     return f"{place}: {error.message}" + (f" ({purpose})" if purpose else "")
 
 

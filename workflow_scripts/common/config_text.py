@@ -20,6 +20,7 @@ _REMEDY: Final = "see config.yaml of the repository for a whole one"
 _LARGEST: Final = 2**63 - 1
 _DIRECTION: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SHELL: Final = re.compile(r"~\w*/|\$\w+/|\$\{")
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -35,6 +36,8 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
         root = yaml.compose(text, Loader=_Loader)
         repeated = list(_repeated_keys(root))
         content = json.loads(text) if str(path).endswith(".json") else yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        raise InputError(f"cannot read the config: {_problem(error)}", path, _REMEDY) from None
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise unreadable("cannot read the config", error, path, _REMEDY) from None
     if repeated:
@@ -51,6 +54,13 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
             f"the config is a {type(content).__name__}, not keys with values", path, _REMEDY
         )
     return content
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """Return what a YAML parser found, and in which line and column."""
+    mark = error.problem_mark or error.context_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return place + (error.problem or error.context or type(error).__name__)
 
 
 def check_config_files(paths: Iterable[str | Path]) -> None:
@@ -88,6 +98,7 @@ def text_faults(config: object) -> list[str]:
 
     Keys are text. Texts are not empty. They have no braces, which Snakemake takes for wildcards, no
     line breaks or other control characters, and no characters that change the reading direction.
+    They do not begin with `~/` or a shell's variable, because nothing replaces these.
     Texts that go to a model verbatim (`options`) and separators of labels (`separator`) may hold
     any character but the null character. Whole numbers fit into 64 bits.
     """
@@ -122,5 +133,7 @@ def _faults_of(text: str, place: tuple[str, ...]) -> Iterator[str]:
         yield "has a line break or another control character: write it without"
     if not verbatim and not text.strip() and place:
         yield "is empty: take the key out, or write what it is for"
+    if not verbatim and _SHELL.match(text):
+        yield "begins with what only a shell replaces: write the whole path"
     if not verbatim and _DIRECTION.search(text):
         yield "has a character that turns the direction of reading: write it without"

@@ -13,18 +13,21 @@ import logging
 import math
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from workflow_scripts.cohort.stand_ins import stand_in
+from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.checkpoints import headers_only
-from workflow_scripts.common.config import caption_source_of, validate_config
+from workflow_scripts.common.config import caption_source_of, prompt_sets_of, validate_config
 from workflow_scripts.common.config_text import read_config_file
 from workflow_scripts.common.encoder_names import ALWAYS
 from workflow_scripts.common.errors import InputError, run_script
-from workflow_scripts.common.manifest import FINDINGS, STRESS
+from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, FINDINGS, STRESS
 from workflow_scripts.common.settings import settings_of_block
 from workflow_scripts.finetune.families.base import SampleSettings
 from workflow_scripts.finetune.layout import Base
@@ -49,6 +52,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+SOME_FILMS: Final = 200
+"""Films, evenly spread over the cohort, that must be there before a run; its job checks all."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One line of the preflight table.
@@ -70,6 +77,7 @@ def preflight(
     models: set[str],
     devices: int | None = None,
     gpu_memory: Mapping[str, float] | None = None,
+    prompts: Collection[str] | None = None,
 ) -> list[Check]:
     """Check the files of a config that the planned stages and models need.
 
@@ -80,9 +88,12 @@ def preflight(
         devices: number of devices over which fine-tuning divides its batches; None skips this
             check.
         gpu_memory: GB of the GPUs that a stage's jobs request; other stages are not checked.
+        prompts: the prompt sets to draw, see `check_cohort`; None draws those of the models.
     """
     sizes: dict[str, Sizes] = {}
-    subjects = _subjects(config, stages, models, devices, sizes)
+    if prompts is None:
+        prompts = prompts_of(config, models)
+    subjects = _subjects(config, stages, models, devices, sizes, prompts)
     checks = [_checked(what, path, check) for what, path, check in subjects]
     checks += check_gpus(config, sizes, gpu_memory or {}, devices)
     if sizes:
@@ -143,6 +154,33 @@ def _phases(block: dict[str, Any], key: str, stage: str, parts: Parts, devices: 
     )
 
 
+def check_writable(stages: Collection[str]) -> Check:
+    """Check that the stages' folders of results, logs and benchmarks can be written to.
+
+    A job writes its outputs at its end, hours after it began.
+
+    Args:
+        stages: the stages with jobs to run.
+    """
+    named = [Path("results", stage) for stage in sorted(stages)]
+    named += [Path("logs", stage) for stage in sorted(stages)] + [Path("benchmarks")]
+
+    def check(_: Path) -> None:
+        folders = [next(x for x in (name, *name.parents) if x.is_dir()) for name in named]
+        for folder in dict.fromkeys(folders):
+            try:
+                with tempfile.TemporaryFile(dir=folder) as stream:
+                    stream.write(b"x")
+            except OSError as error:
+                raise InputError(
+                    f"nothing can be written into a folder: {error.strerror}",
+                    folder.absolute(),
+                    "have it allowed: see to its rights, its quota, and whether its disk is full",
+                ) from None
+
+    return _checked("results", "results, logs, benchmarks", check)
+
+
 def check_site(asked: dict[Request, list[str]]) -> list[Check]:
     """Check the requests of jobs against SLURM's nodes; if SLURM does not answer, only warn.
 
@@ -175,21 +213,35 @@ def _subjects(
     models: set[str],
     devices: int | None,
     sizes: dict[str, Sizes],
+    prompts: Collection[str],
 ) -> Iterator[Subject]:
     """Yield the checks; the sizes of models that could be built are added to `sizes`."""
     cohort = config["cohort"]
     source = cohort[cohort["source"]]
     if "cohort" in stages:
         prefix = f"cohort.{cohort['source']}"
+        sound: list[str] = []
+
+        def noted(check: Callable[[Path], object]) -> Callable[[Path], object]:
+            def passed(path: Path) -> None:
+                check(path)
+                sound.append(str(path))
+
+            return passed
+
         if cohort["source"] == "mimic_cxr_jpg":
-            yield f"{prefix}.root", source["root"], check_mimic_cxr_jpg
-            yield f"{prefix}.annotations", source["annotations"], check_annotations
+            yield f"{prefix}.root", source["root"], noted(check_mimic_cxr_jpg)
+            yield f"{prefix}.annotations", source["annotations"], noted(check_annotations)
         else:
             captions = {caption_source_of(config, key) for key in config["run_models"]}
             columns = [*source["columns"].values(), source["findings"]["column"]]
             columns += sorted(column for column in captions if column and column not in columns)
-            yield f"{prefix}.root", source["root"], check_folder
-            yield f"{prefix}.metadata", source["metadata"], lambda path: check_table(path, columns)
+            yield f"{prefix}.root", source["root"], noted(check_folder)
+            table = source["metadata"]
+            yield f"{prefix}.metadata", table, noted(lambda path: check_table(path, columns))
+        if len(sound) == 2:  # a caller asks for the next check when it has made the last one
+            what = f"{cohort['dataset']}: tables, captions, prompts, {SOME_FILMS} films"
+            yield "cohort", what, lambda _: check_cohort(config, prompts)
     for key in config["run_models"]:
         if key in models:
             yield from _model_subjects(key, config["models"][key], stages, devices, sizes)
@@ -391,11 +443,13 @@ def check_mimic_cxr_jpg(root: Path) -> None:
 
 def check_annotations(folder: Path) -> None:
     """Check LLaVA-Rad's JSON arrays, or the official release's CSVs; no JSON is parsed."""
-    from workflow_scripts.cohort.checked_csv import find_csv
+    from workflow_scripts.cohort.annotations import check_some_there
+    from workflow_scripts.cohort.checked_csv import check_no_stand_in, find_csv
 
     check_folder(folder)
     arrays = sorted(folder.glob("chat_*_MIMIC_CXR_all_gpt4extract_rulebased_v1.json"))
     if not arrays:
+        check_some_there(folder)
         for split in ("TRAIN", "TEST"):
             remedy = "download chat_*.json or the CSVs (docs/how-to/mimic-and-weights.md)"
             table = find_csv(folder, f"LLAVARAD_ANNOTATIONS_{split}", remedy)
@@ -407,12 +461,76 @@ def check_annotations(folder: Path) -> None:
                 f"chat_{split}_*.json is missing", folder, "download all of the annotations"
             )
     for array in arrays:
+        check_no_stand_in(array)
         with array.open("rb") as stream:
             head = stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
             stream.seek(max(0, array.stat().st_size - 64))
             tail = stream.read().rstrip()
         if not head.startswith(b"[") or not tail.endswith(b"]"):
             raise InputError("not a complete JSON array", array, "download it again")
+
+
+def prompts_of(config: dict[str, Any], models: Collection[str]) -> list[str]:
+    """Return the prompt sets that models have images of, see `check_cohort`."""
+    from workflow_scripts.planning.run import Run
+
+    run = Run(config)
+    sets = {
+        run.captions(model) + name
+        for model in run.models
+        if model in models
+        for name in prompt_sets_of(config, model)
+        if name in COHORT_PROMPT_SETS
+    }
+    return sorted(sets)
+
+
+def check_cohort(config: dict[str, Any], prompts: Collection[str]) -> None:
+    """Read the source's tables as the cohort's job will, draw prompts, and look for some films.
+
+    Warnings of the cohort are logged here as well, before any job runs.
+
+    Args:
+        config: the validated config.
+        prompts: the prompt sets to draw, each after its folder below results/cohort: `test`,
+            `captions_impression/privacy`.
+
+    Raises:
+        InputError: the tables do not fit together, there are too few captions, or films are
+            missing.
+    """
+    from workflow_scripts.cohort.attrition import Attrition
+    from workflow_scripts.cohort.checked_csv import check_image_files
+    from workflow_scripts.cohort.draw_prompts import draw_prompts
+    from workflow_scripts.cohort.parts import manifest_of, silence
+    from workflow_scripts.planning.cohort import cohort_words, folder_and_part
+
+    drawn: dict[str, set[str]] = {"": set()}
+    for place in prompts:
+        folder, _, name = place.rpartition("/")
+        whole, _ = folder_and_part(f"{folder}/" if folder else "")
+        drawn.setdefault(whole, set()).add(name)
+    warnings = set()
+    for folder, names in sorted(drawn.items()):
+        attrition = Attrition()
+        manifest = manifest_of(cohort_words(config, folder), attrition)
+        warnings |= {reason for step, *_, reason in attrition.rows if step.startswith("warning_")}
+        if warning := attrition.part_of_published(config["cohort"]["dataset"]):
+            warnings.add(warning)
+        with silence():
+            for name in sorted(names):
+                settings = dict(config["prompt_sets"][name])
+                settings.pop("shards")
+                draw_prompts(manifest, name, settings)
+    for warning in sorted(warnings):
+        log.warning("%s", warning)
+    cohort = config["cohort"]
+    source = cohort[cohort["source"]]
+    paths = manifest["path"].tolist()
+    with silence():
+        check_image_files(
+            paths[:: max(1, len(paths) // SOME_FILMS)], source.get("metadata", source["root"])
+        )
 
 
 def check_classifier(path: Path) -> None:
@@ -683,8 +801,37 @@ def _checked(what: str, path: str, check: Callable[[Path], object]) -> Check:
     try:
         check(Path(path))
     except InputError as error:
-        return Check(what, path, error)
+        return Check(what, path, explained(error))
+    except OSError as error:  # no right to a folder, a folder in place of a file, a lost server
+        where, remedy = error.filename or path, "correct the path in the config"
+        return Check(what, path, unreadable("cannot read it", error, where, remedy))
     return Check(what, path)
+
+
+def explained(error: InputError) -> InputError:
+    """Return an error that says so if a web page, a pointer or a refusal is what cannot be read.
+
+    Readers of configurations and tokenizers only say that the file is no JSON.
+
+    Args:
+        error: its place is a file, or a folder whose files may be the fault.
+    """
+    place = Path(str(error.where))
+    try:
+        files = sorted(x for x in place.iterdir() if x.is_file()) if place.is_dir() else [place]
+        heads = [(file, _head(file)) for file in files if file.is_file()]
+    except OSError:
+        return error
+    for file, head in heads:
+        found = stand_in(head)
+        if found and "stands" not in error.what:
+            return InputError(f"{found[0]} ({error.what})", file, found[1])
+    return error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(512)
 
 
 def format_checks(checks: list[Check]) -> str:
@@ -759,6 +906,12 @@ def main(argv: list[str] | None = None) -> None:
     stages = ["cohort", "finetune", "generate", "features", "downstream", "faithfulness"]
     parser.add_argument("--stages", nargs="*", default=stages, help="stages that have jobs to run")
     parser.add_argument("--models", nargs="*", help="models that have jobs to run; default all")
+    parser.add_argument(
+        "--prompts",
+        nargs="*",
+        metavar="FOLDER/SET",
+        help="prompt sets that jobs will draw, below results/cohort; default all of the models",
+    )
     parser.add_argument("--devices", type=int, help="devices that share a fine-tuning batch")
     parser.add_argument(
         "--gpu-memory",
@@ -780,7 +933,9 @@ def main(argv: list[str] | None = None) -> None:
         set(models),
         arguments.devices or profile.devices,
         {**profile.gpu_memory, **dict(arguments.gpu_memory)},
+        arguments.prompts,
     )
+    checks.append(check_writable(arguments.stages))
     if arguments.requests:
         checks += check_site(read_requests(arguments.requests))
     print(format_checks(checks))
