@@ -133,7 +133,7 @@ def test_the_figure_names_the_correlations_and_the_floor(records, cohort):
     long_table = Run(records, models, "World").measurements
     arguments = (measure(long_table, models), floor_of(long_table, models), positives(cohort))
     svg = inline_svg(draw_prevalence(*arguments))
-    assert "mean rank correlation +0.95;" in svg
+    assert "rank correlation +0.95;" in svg
     assert "floor +0.95" in svg
     assert svg == inline_svg(draw_prevalence(*arguments))
     assert (

@@ -74,6 +74,11 @@ class Cell:
         return "–" if self.value is None else self.rounded(self.value)
 
     @property
+    def is_nought(self) -> bool:
+        """Whether a reader sees the value as zero: `0.000`, also where it is 1e-14."""
+        return self.value is not None and not self.text.strip("0.-")
+
+    @property
     def bounds(self) -> tuple[str, str] | None:
         """The interval as a reader sees it."""
         if self.interval is None:
