@@ -16,6 +16,9 @@ ROW: Final = 22.0
 _DECADES: Final = 4
 """Labels that a logarithmic axis has room for, less one."""
 
+_REAL: Final = "Real data alone"
+"""The name of real data in the legend; the paper's tables have four others."""
+
 _LOG_FROM: Final = 12.0
 """Ratio of largest to smallest value from which the axis is logarithmic."""
 
@@ -61,7 +64,8 @@ def dot_plot(table: Table, metric: str, subset: str, title: str) -> DotPlot | No
     for i, (row, cell) in enumerate(zip(rows, cells, strict=True)):
         if i and row.kind != rows[i - 1].kind:
             y += ROW / 3  # the blocks of the tables, set apart
-        dots.append(_dot(row.label, row.kind, y, cell, scale))
+        label = _REAL if row.kind == "real" else row.label
+        dots.append(_dot(label, row.kind, y, cell, scale))
         y += ROW
     arrow = "lower is better" if cells[0].column.direction == "lower" else "higher is better"
     axis = arrow + (", logarithmic" if scale.logarithmic else "")
