@@ -613,7 +613,9 @@ def _interval_kinds(layout: Layout, rows: list[Row]) -> str:
     words = {kinds: " or ".join(kinds) for kinds in columns_by_kinds}
     if len(words) == 1:
         return next(iter(words.values()))
-    return "; ".join(f"{words[kinds]} ({_each(names)})" for kinds, names in columns_by_kinds.items())
+    return "; ".join(
+        f"{words[kinds]} ({_each(names)})" for kinds, names in columns_by_kinds.items()
+    )
 
 
 def _undirected(header: str) -> str:

@@ -237,7 +237,7 @@ def _value(text: str) -> Any:
     except ValueError:
         return text
     if isinstance(value, dict):
-        return tuple((_words(str(k)), _plain(v)) for k, v in value.items())
+        return tuple((_words(str(k)), _plain(v)) for k, v in value.items() if v is not None)
     return _plain(value)
 
 

@@ -295,8 +295,8 @@ def _says(contrast: str, finding: str, score: float, digits: int) -> str:
 
 _VERDICTS: Final = {
     "presence": (
-        "Seen only where asked for",
-        "Not seen where asked for, or seen though denied",
+        "More probable where asked for, and not where denied",
+        "No more probable where asked for, or as probable where denied",
     ),
     "side": (
         "Further to the patient's left than the second",
@@ -304,7 +304,7 @@ _VERDICTS: Final = {
     ),
     "severity": ("Probability rises from image to image", "Out of order"),
     "zone": ("Higher up in the first than in the second", "Not higher up in the first"),
-    "device": ("Seen where asked for", "Not seen more where asked for"),
+    "device": ("More probable where asked for", "No more probable where asked for"),
     "wording": ("Nearly the same image", "Another image"),
     "view": ("Less change than another content makes", "As much change as another content makes"),
 }

@@ -23,7 +23,8 @@ def to_latex(table: Table) -> str:
     grid = grid_of(table)
     caption, label = latex_prose(table.caption), table.layout.stem.replace("_", "-")
     notes = "".join(
-        f"\\par\\textsuperscript{{{i}}}\\,{latex_prose(note)}\n" for i, note in enumerate(table.notes, 1)
+        f"\\par\\textsuperscript{{{i}}}\\,{latex_prose(note)}\n"
+        for i, note in enumerate(table.notes, 1)
     )
     return (
         _HEAD

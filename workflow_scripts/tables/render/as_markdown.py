@@ -17,7 +17,10 @@ def to_markdown(table: Table) -> str:
     text = [f"**Table {table.layout.number}.** {markdown_prose(table.caption)}", ""]
     text += [f"| {' | '.join(row)} |" for row in rows]
     if table.notes:
-        text += ["", *(f"<sup>{i}</sup> {markdown_prose(note)}  " for i, note in enumerate(table.notes, 1))]
+        text += [
+            "",
+            *(f"<sup>{i}</sup> {markdown_prose(note)}  " for i, note in enumerate(table.notes, 1)),
+        ]
     return "\n".join(text) + "\n"
 
 

@@ -82,9 +82,7 @@ def latex_prose(text: str) -> str:
 
 def markdown_prose(text: str) -> str:
     """Escape a sentence; what stands between backticks stays code."""
-    parts = (
-        f"`{part}`" if is_code else _kept(part, markdown) for part, is_code in code_in(text)
-    )
+    parts = (f"`{part}`" if is_code else _kept(part, markdown) for part, is_code in code_in(text))
     return "".join(parts)
 
 
