@@ -40,9 +40,10 @@ PATHOLOGY_CAPTIONS: Final = {
 }
 PREVALENCE_CAPTION: Final = (
     "Fidelity against prevalence. The titles give the rank correlation of the models' mean values "
-    "(Table 9b): at 1 the rarer finding is always the worse one. FID is larger on fewer images, even for a perfect generator. "
-    "The dashed floor is the FID of real images compared with other patients' real images. FID "
-    "less its floor, and KID, which has no such bias, show whether models draw rare findings worse."
+    "(Table 9b): at 1 the rarer finding is always the worse one. FID is larger on fewer images, "
+    "even for a perfect generator. The dashed floor is the FID of real images compared with other "
+    "patients' real images. FID less its floor, and KID, which has no such bias, show whether "
+    "models draw rare findings worse."
 )
 
 
