@@ -410,14 +410,14 @@ def _dashes(tables: dict[str, Table], models: Sequence[ModelEntry]) -> list[dict
                 if cell.reason is not None:
                     by_reason.setdefault(cell.reason, []).append(_full_name(cell.column))
             for reason, names in by_reason.items():
-                columns = "all" if len(names) == len(row.cells) else ", ".join(names)
+                columns = "all" if len(names) == len(row.cells) else "; ".join(names)
                 rows_by_lack.setdefault((columns, reason), []).append(row.label)
         for (columns, reason), labels in rows_by_lack.items():
             every = len(labels) == len(table.rows) > 1
             dashes.append(
                 {
                     "table": str(table.layout.number),
-                    "rows": "all" if every else ", ".join(labels),
+                    "rows": "all" if every else "; ".join(labels),
                     "columns": columns,
                     "reason": reason,
                 }

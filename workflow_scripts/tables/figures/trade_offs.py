@@ -86,7 +86,7 @@ def draw_fidelity_utility(
         window.set(axes)
         words = _correlation(tables["table10b_rank_correlations"], gain.task)
         axes.set_title(f"{gain.task}\n{words}", loc="left", fontsize=SMALL)
-        axes.set_xlabel("FID, left is better")
+        axes.set_xlabel("FID, left is better" + ("\n(logarithmic)" if window.log else ""))
         axes.set_ylabel(f"Gain in {gain.name}")
     legend(figure, marks, {model.key: model.name for model in named}, 4)
     return Drawing(figure, "fidelity-utility", _UTILITY_TITLE, _UTILITY_CAPTION)
