@@ -52,7 +52,7 @@ def test_a_sentence_for_each_kind_of_copies_says_who_sees_and_who_misses():
     assert sentences == [
         "Flipped copies are seen by the latent distance (50%) and the pixel distance in the "
         "mirror (100%) and missed by the re-ID score (10%) and the pixel distance (0%).",
-        "Plain copies are seen by the re-ID score (100%), the latent distance (100%), the pixel "
+        "Training copies are seen by the re-ID score (100%), the latent distance (100%), the pixel "
         "distance (100%) and the pixel distance in the mirror (100%).",
     ]
 
@@ -113,8 +113,8 @@ def test_a_model_that_tells_who_was_trained_on_is_said_to_and_another_is_not_cle
     assert "leaky reveals its training patients" in sentence
     assert "a member scores above a non-member in 80%" in sentence
     assert "at 1% false alarms 25% of members are found" in sentence
-    assert "quiet does not reveal its training patients" in sentence
-    assert "worded does not reveal" not in sentence
+    assert "quiet: this attack does not tell its training patients from others" in sentence
+    assert "worded: this attack does not tell" not in sentence
     assert "worded reveals its training patients by what their captions are worth" in sentence
     assert "in 75% of pairs (50% by chance; the strongest of four attacks). By the fall" in sentence
     assert "unfair has no result" in sentence
@@ -188,5 +188,5 @@ def test_what_is_pulled_out_of_models_and_models_without_an_alarm_together():
         "lucky: 1 of 30 captions raise an alarm, which chance may explain (0.3 are expected if "
         "no image copies a radiograph).",
         "quiet and silent: no caption of 30 raises an alarm.",
-        "Plain copies: 30 of 30 captions raise an alarm.",
+        "Training copies: 30 of 30 captions raise an alarm.",
     ]

@@ -135,7 +135,7 @@ def test_a_card_has_the_models_own_images_beside_the_real_ones(cards):
 
 def test_settings_stand_in_words(cards):
     assert cards["sana"].settings == (
-        ("Base checkpoint", (("Family", "sana"), ("Parts", "a, b"), ("Variant", "–"))),
+        ("Base checkpoint", (("Family", "sana"), ("Parts", "a, b"), ("Variant", "none"))),
         ("Captions", "LLaVA-Rad"),
         ("Lora rank", "16"),
     )

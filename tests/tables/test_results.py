@@ -28,7 +28,7 @@ def test_what_made_the_records_is_said_once(bench):
     (origin,) = read_results(bench.root / "out" / RESULTS).origins
     assert origin.commit == "0123456789abcdef0123456789abcdef01234567"
     assert origin.versions == "python 3.11.9, torch 2.13.0"
-    assert "rad_dino of sana" in origin.records
+    assert "rad_dino of sd_v1_4, sana, mine, noise;" in origin.records
 
 
 @pytest.mark.parametrize("damage", ["cut", "cells", "other"])

@@ -231,7 +231,9 @@ def test_every_value_of_the_tables_stands_in_the_page(written, made):
 
 def test_every_dash_has_its_reason_in_the_page(made):
     text = page(made).text
-    assert "no images of the prompt set `privacy` were given" in text
+    assert "no images of the prompt set privacy were given" in text
+    assert "<code>privacy</code> were given" in made.read_text(encoding="utf-8")
+    assert "`" not in text, "a backtick is markup, which a page has no use for"
     assert "1 generated image: at least 2 are needed" in text
     assert "not run" in text
 
@@ -324,13 +326,13 @@ def test_every_row_of_every_table_is_on_the_page(written, made):
 
 
 def test_headlines_name_the_best_the_riskiest_and_the_gain(bench):
-    fidelity, privacy, utility = (entry["sentence"] for entry in headlines(tables_of(bench)))
+    fidelity, privacy, utility = (entry["sentence"] for entry in headlines(tables_of(bench), 0.85))
     assert fidelity == (
         "Sana has the lowest FID, 54.225 (52.225 to 56.225). For scale: Noise 900.500."
     )
     assert privacy == (
         "Sana has the highest average score, 0.551 (0.541 to 0.561). "
-        "6 of its 40 prompts exceed the threshold δ."
+        "6 of its 40 prompts exceed the threshold δ = 0.85."
     )
     assert utility == (
         "Training on real images and those of Sana gives a mean AUROC of 0.76; real images alone "
@@ -355,6 +357,28 @@ def test_dots_lie_inside_the_plot_in_the_order_of_their_values(values):
         assert LEFT <= dot.low <= dot.x <= dot.high <= WIDTH - RIGHT
     order = [dot.x for dot in sorted(drawn.dots, key=lambda dot: float(dot.text))]
     assert order == sorted(order)
+
+
+def test_what_reads_as_zero_stretches_no_logarithmic_axis():
+    """A copy's FID is 1e-14 and reads 0.000: it stands at the edge, and the axis says so."""
+    models = parse_models(
+        json.dumps([{"key": key, "family": "external"} for key in ("copy", "a", "b", "c")])
+    )
+    records = Records()
+    for model, value in zip(models, (1.5e-14, 3.0, 40.0, 300.0), strict=True):
+        fid = Value("fid", value, "lower", 50)
+        records.add(Record("fidelity", model.key, "rad_dino", "sound", [fid]))
+    table = joined_table(LAYOUTS["table01_fidelity"], Run(records, models, "World"))
+    drawn = dot_plot(table, "fid", "all", "FID")
+    assert drawn is not None
+    assert [label for _, label in drawn.ticks] == ["1", "10", "100", "1000"]
+    assert drawn.axis == "lower is better, logarithmic, zero at the left edge"
+    assert [(dot.text, dot.x == LEFT) for dot in drawn.dots] == [
+        ("0.000", True),
+        ("3.000", False),
+        ("40.000", False),
+        ("300.000", False),
+    ]
 
 
 def test_wide_ranges_are_drawn_on_a_logarithmic_axis(bench):

@@ -207,7 +207,7 @@ def results_of(run: Run, attrition: AttritionTable) -> Results:
 
 def origins_of(records: Sequence[Record]) -> list[Origin]:
     """Return each combination of code, device and versions, with the records that it made."""
-    records_by_origin: dict[tuple[str, str, str], list[str]] = {}
+    by_origin: dict[tuple[str, str, str], dict[str, dict[str, None]]] = {}
     for record in records:
         origin = record.provenance
         versions: dict[str, Any] = origin.get("versions") or {}
@@ -219,8 +219,11 @@ def origins_of(records: Sequence[Record]) -> list[Origin]:
             str(origin.get("device") or "–"),
             listed or "–",
         )
-        records_by_origin.setdefault(key, []).append(f"{record.family} of {record.model}")
-    return [Origin(*key, ", ".join(names)) for key, names in records_by_origin.items()]
+        by_origin.setdefault(key, {}).setdefault(record.family, {})[record.model] = None
+    return [
+        Origin(*key, "; ".join(f"{family} of {', '.join(of)}" for family, of in families.items()))
+        for key, families in by_origin.items()
+    ]
 
 
 def _reid_threshold(records: Records, models: Sequence[ModelEntry]) -> float | None:

@@ -74,6 +74,11 @@ class Cell:
         return "–" if self.value is None else self.rounded(self.value)
 
     @property
+    def is_nought(self) -> bool:
+        """Whether a reader sees the value as zero: `0.000`, also where it is 1e-14."""
+        return self.value is not None and not self.text.strip("0.-")
+
+    @property
     def bounds(self) -> tuple[str, str] | None:
         """The interval as a reader sees it."""
         if self.interval is None:
@@ -378,7 +383,7 @@ def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
     """Return the images from which each floor of `_floor` is drawn; nothing if no record says."""
     texts = []
     for column in layout.columns:
-        drawn_from = "–"
+        drawn_from = ""
         for record in _models_first(layout, column, run):
             measured = record.details.get("floors", {}).get(metric, {}) if record else {}
             if column.subset in measured:
@@ -386,8 +391,7 @@ def _floors_origin(layout: Layout, metric: str, run: Run) -> list[Foot]:
                 drawn_from = "with it" if of_finding else "all"
                 break
         texts.append(drawn_from)
-    is_known = any(text != "–" for text in texts)
-    return [Foot("Radiographs of the floor", tuple(texts))] if is_known else []
+    return [Foot("Radiographs of the floor", tuple(texts))] if any(texts) else []
 
 
 def _models_first(layout: Layout, column: Column, run: Run) -> list[Record | None]:
@@ -484,12 +488,12 @@ def feet_of(layout: Layout, rows: list[Row], cohort: dict[str, SplitCounts]) -> 
         (layout.n_labels[1], [[cell.n_reference for cell in group] for group in groups]),
     ):
         texts = tuple(_span([count for count in group if count is not None]) for group in counts)
-        if any(text != "–" for text in texts):
+        if any(texts):
             feet.append(Foot(label, texts))
     if layout.positives and "test" in cohort:
         positives = cohort["test"].positives
         texts = tuple(
-            f"{positives[column.subset]:,}" if column.subset in positives else "–"
+            f"{positives[column.subset]:,}" if column.subset in positives else ""
             for column in layout.columns
         )
         feet.append(Foot("Positive test images", texts))
@@ -497,8 +501,9 @@ def feet_of(layout: Layout, rows: list[Row], cohort: dict[str, SplitCounts]) -> 
 
 
 def _span(counts: list[int]) -> str:
+    """Return the range of some counts; nothing if there are none: a dash would need a reason."""
     if not counts:
-        return "–"
+        return ""
     low, high = min(counts), max(counts)
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
@@ -565,12 +570,27 @@ def _words_of_gains(rows: list[Row]) -> str:
 
 
 def _interval_kinds(layout: Layout, rows: list[Row]) -> str:
-    """Return the kinds of intervals, with their columns if they differ."""
-    by_kind: dict[str, list[str]] = {}
+    """Return the kinds of intervals, with their columns if they differ; each column once."""
+    columns_by_kinds: dict[tuple[str, ...], list[str]] = {}
     for j, column in enumerate(layout.columns):
-        for kind in dict.fromkeys(row.cells[j].interval_kind for row in rows):
-            if kind is not None:
-                by_kind.setdefault(kind, []).append(column.header)
-    if len(by_kind) == 1:
-        return next(iter(by_kind))
-    return "; ".join(f"{kind} ({', '.join(headers)})" for kind, headers in by_kind.items())
+        known = [row.cells[j].interval_kind for row in rows]
+        kinds = tuple(dict.fromkeys(kind for kind in known if kind is not None))
+        if kinds:
+            columns_by_kinds.setdefault(kinds, []).append(_undirected(column.header))
+    words = {kinds: " or ".join(kinds) for kinds in columns_by_kinds}
+    if len(words) == 1:
+        return next(iter(words.values()))
+    return "; ".join(
+        f"{words[kinds]} ({_each(names)})" for kinds, names in columns_by_kinds.items()
+    )
+
+
+def _undirected(header: str) -> str:
+    """Return a header without the arrow that says which direction is better."""
+    return header.replace(" ↑", "").replace(" ↓", "")
+
+
+def _each(names: Sequence[str]) -> str:
+    """Return names in a row, in quotation marks if a comma within one would divide it."""
+    quoted = [f"“{name}”" for name in names] if any("," in name for name in names) else names
+    return ", ".join(quoted)

@@ -102,9 +102,9 @@ def cost_sentence(table: Table, attempts: Sequence[Attempt]) -> str | None:
         return None
     cells = {cell.column.metric: cell for cell in total[-1].cells}
     parts = [
-        f"{cells[metric].text} {words}"
-        for metric, words in (("gpu_hours", "GPU-hours"), ("wall_hours", "hours of wall time"))
-        if cells[metric].value is not None
+        time
+        for metric, unit, of in (("gpu_hours", "GPU-", ""), ("wall_hours", "", " of wall time"))
+        if (time := _time(cells[metric], unit, of)) is not None
     ]
     models = {a.gpu_model for a in attempts if a.gpu_model and a.model != OTHER}
     jobs = cells["jobs"].text
@@ -117,6 +117,17 @@ def cost_sentence(table: Table, attempts: Sequence[Attempt]) -> str | None:
         if failed.value is not None:
             text += f", of which {failed.text} failed"
     return text + "."
+
+
+def _time(cell: Cell, unit: str, of: str) -> str | None:
+    """Return hours in words; less than an hour in minutes, which hours would round away."""
+    if cell.value is None:
+        return None
+    if cell.value == 0:
+        return f"No {unit}hours{of}"
+    if cell.value < 1:
+        return f"{60 * cell.value:.2g} {unit}minutes{of}"
+    return f"{cell.text} {unit}hours{of}"
 
 
 def _plural(word: str, number: str) -> str:

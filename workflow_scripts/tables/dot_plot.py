@@ -16,6 +16,9 @@ ROW: Final = 22.0
 _DECADES: Final = 4
 """Labels that a logarithmic axis has room for, less one."""
 
+_REAL: Final = "Real data alone"
+"""The name of real data in the legend; the paper's tables have four others."""
+
 _LOG_FROM: Final = 12.0
 """Ratio of largest to smallest value from which the axis is logarithmic."""
 
@@ -56,19 +59,18 @@ def dot_plot(table: Table, metric: str, subset: str, title: str) -> DotPlot | No
     cells = [row.cells[j] for row in rows]
     if not cells:
         return None
-    numbers = [number for cell in cells for number in (cell.value, *(cell.interval or ()))]
-    finite = [number for number in numbers if number is not None]
-    low, high = min(finite), max(finite)
-    logarithmic = low > 0 and high / low > _LOG_FROM
-    scale, ticks = _scale(low, high, logarithmic)
+    scale, ticks = _scale(cells)
     dots, y = [], ROW / 2
     for i, (row, cell) in enumerate(zip(rows, cells, strict=True)):
         if i and row.kind != rows[i - 1].kind:
             y += ROW / 3  # the blocks of the tables, set apart
-        dots.append(_dot(row.label, row.kind, y, cell, scale))
+        label = _REAL if row.kind == "real" else row.label
+        dots.append(_dot(label, row.kind, y, cell, scale))
         y += ROW
     arrow = "lower is better" if cells[0].column.direction == "lower" else "higher is better"
-    axis = arrow + (", logarithmic" if logarithmic else "")
+    axis = arrow + (", logarithmic" if scale.logarithmic else "")
+    if any(map(scale.is_beyond, cells)):
+        axis += ", zero at the left edge"
     return DotPlot(title, axis, tuple(dots), tuple(ticks), y + 26)
 
 
@@ -77,16 +79,40 @@ class _Scale:
         self.logarithmic = logarithmic
         self.low, self.high = self._warp(low), self._warp(high)
 
+    def is_beyond(self, cell: Cell) -> bool:
+        """Whether a value is too small for the axis, and so stands at its edge."""
+        return self.logarithmic and cell.value is not None and cell.is_nought
+
     def _warp(self, number: float) -> float:
-        return math.log10(number) if self.logarithmic else number
+        if not self.logarithmic:
+            return number
+        return math.log10(number) if number > 0 else -math.inf
 
     def __call__(self, number: float) -> float:
-        share = (self._warp(number) - self.low) / (self.high - self.low)
+        warped = max(self._warp(number), self.low)
+        share = (warped - self.low) / (self.high - self.low)
         return round(LEFT + share * (WIDTH - LEFT - RIGHT), 2)
 
 
-def _scale(low: float, high: float, logarithmic: bool) -> tuple[_Scale, list[tuple[float, str]]]:
-    if logarithmic:
+def _scale(cells: Sequence[Cell]) -> tuple[_Scale, list[tuple[float, str]]]:
+    """Return the scale of some values, and its ticks.
+
+    What a reader sees as zero (a copy's FID is 1e-14, not 0) has no place on a logarithmic axis. It
+    does not stretch the axis either.
+    """
+    ends = [end for cell in cells for end in (cell.value, *(cell.interval or ()))]
+    known = [end for end in ends if end is not None]
+    above = [
+        end
+        for cell in cells
+        if not cell.is_nought
+        for end in (cell.value, *(cell.interval or ()))
+        if end is not None and cell.rounded(end).strip("0.-")
+    ]
+    low, high = min(known), max(known)
+    some = above or [high]
+    if low >= 0 and min(some) > 0 and high / min(some) > _LOG_FROM:
+        low = min(some)
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         scale = _Scale(10.0**first, 10.0**last, True)
         step = math.ceil((last - first) / _DECADES)

@@ -240,9 +240,11 @@ def _value(text: str) -> Any:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{_words(str(k)).lower()} {_plain(v)}" for k, v in value.items()) or "–"
+        return (
+            ", ".join(f"{_words(str(k)).lower()} {_plain(v)}" for k, v in value.items()) or "none"
+        )
     if isinstance(value, list):
-        return ", ".join(_plain(v) for v in value) or "–"
+        return ", ".join(_plain(v) for v in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "–" if value in (None, "") else str(value)
+    return "none" if value in (None, "") else str(value)

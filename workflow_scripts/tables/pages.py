@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from workflow_scripts.tables.render.escapes import html_prose, plain
 from workflow_scripts.tables.render.page_grid import is_dense, page_grid
 
 
@@ -38,6 +39,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"page_grid": page_grid, "is_dense": is_dense}
+    environment.filters |= {"prose": html_prose, "plain": plain}
     return environment
 
 

@@ -29,7 +29,7 @@ _LENSES: Final = {
     "mirrored_seen": "the pixel distance in the mirror",
 }
 _COPIES: Final = {
-    "training_copies": "Plain copies",
+    "training_copies": "Training copies",
     "flipped_copies": "Flipped copies",
     "brightened_copies": "Brightened copies",
 }
@@ -116,9 +116,9 @@ def membership_sentence(table: Table) -> str | None:
         else:
             low, high = (100 * bound for bound in area.interval)
             sentences.append(
-                f"{row.label} does not reveal its training patients to this attack: a member "
-                f"scores above a non-member in {100 * area.value:.0f}% of pairs (50% by chance; "
-                f"with 95% confidence {low:.0f} to {high:.0f}%)."
+                f"{row.label}: this attack does not tell its training patients from others. A "
+                f"member scores above a non-member in {100 * area.value:.0f}% of pairs (50% by "
+                f"chance; with 95% confidence {low:.0f} to {high:.0f}%)."
             )
     if not counts:
         return " ".join([*sentences, _PROVES_NOTHING]) if sentences else None

@@ -27,6 +27,7 @@ from workflow_scripts.tables.assemble import Cell, Row, Table, noted
 from workflow_scripts.tables.audit_page import read_audit
 from workflow_scripts.tables.costs import COSTS, cost_sentence, cost_table
 from workflow_scripts.tables.examples import Gallery, gallery, parse_images
+from workflow_scripts.tables.layout import Column
 from workflow_scripts.tables.matrices import PAIRED
 from workflow_scripts.tables.model_cards import model_cards
 from workflow_scripts.tables.models import ModelEntry, controls_last
@@ -125,7 +126,7 @@ def _context(args: argparse.Namespace, results: Results) -> dict[str, Any]:
         "findings": FINDINGS,
         "attrition": results.attrition,
         "answers": answers(tables, glance, models, cost),
-        "headlines": headlines(tables),
+        "headlines": headlines(tables, results.reid_threshold),
         "glance": glance,
         "on_page": {
             page: [
@@ -135,6 +136,10 @@ def _context(args: argparse.Namespace, results: Results) -> dict[str, Any]:
             for page in keys
         },
         "figures_on": {page: figures.get(page, []) for page in keys},
+        "figure_links": {
+            page: [(f"figure-{f.number}", f"Figure {f.number}") for f in figures.get(page, [])]
+            for page in keys
+        },
         "matrices": {PAIRED.stem: results.matrices},
         "lenses": lens_sentences(tables["table03e_lenses"], models),
         "extracted": extraction_sentences(tables["table23_extraction"], models),
@@ -278,8 +283,13 @@ def gain_plots(tables: dict[str, Table]) -> list[dict[str, Any]]:
     return plots
 
 
-def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
-    """Return the overview's statements: title, page with details, sentence and dot plot."""
+def headlines(tables: dict[str, Table], threshold: float | None) -> list[dict[str, Any]]:
+    """Return the overview's statements: title, page with details, sentence and dot plot.
+
+    Args:
+        tables: all, by stem.
+        threshold: δ of the re-identification score; None if it is not known.
+    """
     fidelity, privacy = tables["table01_fidelity"], tables["table03_privacy"]
     utility = tables["table04_classification_augmented"]
     gains = tables["table04b_classification_gains"]
@@ -294,7 +304,7 @@ def headlines(tables: dict[str, Table]) -> list[dict[str, Any]]:
         {
             "title": "Privacy",
             "page": "privacy",
-            "sentence": _privacy_sentence(privacy),
+            "sentence": _privacy_sentence(privacy, threshold),
             "plot": plot(privacy, "reid_mean_of_max", "all", "Average re-identification score"),
         },
         {
@@ -320,7 +330,7 @@ def _fidelity_sentence(table: Table) -> str:
     return text
 
 
-def _privacy_sentence(table: Table) -> str:
+def _privacy_sentence(table: Table, threshold: float | None) -> str:
     ranked = _by_value(table, "reid_mean_of_max", "model")
     if not ranked:
         return "No model has a re-identification score; the notes of Table 3 say why."
@@ -330,7 +340,8 @@ def _privacy_sentence(table: Table) -> str:
     text = f"{row.label} {subject} {_with_bounds(cell)}."
     if count.value is not None:
         verb = "exceeds" if count.value == 1 else "exceed"
-        text += f" {count.text} of its {count.n:,} prompts {verb} the threshold δ."
+        text += f" {count.text} of its {count.n:,} prompts {verb} the threshold δ"
+        text += "." if threshold is None else f" = {threshold:g}."
     return text
 
 
@@ -367,26 +378,38 @@ def _with_bounds(cell: Cell) -> str:
 
 
 def _dashes(tables: dict[str, Table], models: Sequence[ModelEntry]) -> list[dict[str, str]]:
-    """Return every missing value: table, row, columns and reason; one entry for each reason."""
+    """Return every missing value: table, rows, columns and reason.
+
+    Rows of a table that lack the same values for the same reason share an entry.
+    """
     order = {model.key: i for i, model in enumerate(models)}
     dashes = []
     for table in tables.values():
+        rows_by_lack: dict[tuple[str, str], list[str]] = {}
         for row in sorted(table.rows, key=lambda row: order.get(row.key, -1)):
             by_reason: dict[str, list[str]] = {}
             for cell in row.cells:
                 if cell.reason is not None:
-                    by_reason.setdefault(cell.reason, []).append(cell.column.header)
-            for reason, headers in by_reason.items():
-                columns = "all" if len(headers) == len(row.cells) else ", ".join(headers)
-                dashes.append(
-                    {
-                        "table": str(table.layout.number),
-                        "row": row.label,
-                        "columns": columns,
-                        "reason": reason,
-                    }
-                )
+                    by_reason.setdefault(cell.reason, []).append(_full_name(cell.column))
+            for reason, names in by_reason.items():
+                columns = "all" if len(names) == len(row.cells) else "; ".join(names)
+                rows_by_lack.setdefault((columns, reason), []).append(row.label)
+        for (columns, reason), labels in rows_by_lack.items():
+            every = len(labels) == len(table.rows) > 1
+            dashes.append(
+                {
+                    "table": str(table.layout.number),
+                    "rows": "all" if every else "; ".join(labels),
+                    "columns": columns,
+                    "reason": reason,
+                }
+            )
     return dashes
+
+
+def _full_name(column: Column) -> str:
+    """Return a column's name where no caption explains the abbreviation of its finding."""
+    return column.subset if column.subset in FINDINGS else column.header
 
 
 def _downloads(folder: str | Path, stem: str) -> list[tuple[str, str, str]]:

@@ -163,6 +163,8 @@ def _sentence(total: Row, pieces: int, kind: str | None) -> str:
     took = f"The run took {taken.text} GPU-hours."
     if taken.value is None:
         took = "The GPU-hours of the run are not known."
+    elif taken.value == 0:
+        took = "The run used no GPU."
     if kind is None:
         return f"No rate was ever measured, so the plan gives no hours. {took}"
     if planned.value is None:

@@ -141,7 +141,7 @@ def correlations(counts: np.ndarray, measured: Sequence[Measured], floor: np.nda
     """
     rows = [row for row in measured if row.kind == "model"]
     if len(rows) > 1:
-        rows.append(Measured("average", "Mean of the models", "average", average(rows)))
+        rows.append(Measured("average", "The models' mean values", "average", average(rows)))
     rows += [row for row in measured if row.kind == "control"]
     heads = [Head(row.key, row.label, row.kind) for row in rows]
     heads.append(Head("floor", FLOOR_LABEL, "floor"))

@@ -9,7 +9,7 @@ from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.tables.assemble import Row, Table
 from workflow_scripts.tables.cohort_counts import SplitCounts
 from workflow_scripts.tables.derive.long_table import FLOOR_LABEL
-from workflow_scripts.tables.derive.prevalence import MEASURES, Measured, correlation
+from workflow_scripts.tables.derive.prevalence import MEASURES, Measured, average, correlation
 from workflow_scripts.tables.figures.style import (
     FLOOR,
     FONT,
@@ -40,10 +40,11 @@ PATHOLOGY_CAPTIONS: Final = {
     ),
 }
 PREVALENCE_CAPTION: Final = (
-    "Fidelity against prevalence, and the mean of the models' rank correlations. At 1 the rarer "
-    "finding is always the worse one. FID is larger on fewer images, even for a perfect generator. "
-    "The dashed floor is the FID of real images compared with other patients' real images. FID "
-    "less its floor, and KID, which has no such bias, show whether models draw rare findings worse."
+    "Fidelity against prevalence. The titles give the rank correlation of the models' mean values "
+    "(Table 9b): at 1 the rarer finding is always the worse one. FID is larger on fewer images, "
+    "even for a perfect generator. The dashed floor is the FID of real images compared with other "
+    "patients' real images. FID less its floor, and KID, which has no such bias, show whether "
+    "models draw rare findings worse."
 )
 
 
@@ -89,8 +90,11 @@ def draw_per_pathology(table: Table, cohort: dict[str, SplitCounts], metric: str
     for y in range(1, len(order)):
         axes.axhline(y - 0.5, color=RULE, linewidth=0.5, zorder=0)
     axes.set_ylim(len(order) - 0.5, -0.5)
-    values = [cell.value for row in rows for cell in row.cells if cell.value is not None]
-    if min(values) > 0 and max(values) / min(values) > 12:
+    cells = [cell for row in rows for cell in row.cells if cell.value is not None]
+    values = [cell.value for cell in cells if cell.value is not None]
+    # Copies have an FID of 1e-14, which a logarithmic axis would be stretched to.
+    of_zero = any(cell.is_nought for cell in cells)
+    if not of_zero and min(values) > 0 and max(values) / min(values) > 12:
         logarithmic(axes.xaxis)
     axes.set_xlabel(f"{metric} (RAD-DINO), lower is better")
     axes.grid(axis="x", color=RULE, linewidth=0.6, zorder=0)
@@ -123,8 +127,8 @@ def draw_prevalence(
 ) -> Drawing | None:
     """Draw FID, FID less its floor and KID against the training images with each finding.
 
-    Each panel's title has the mean of the models' rank correlations. FID's panel also has the
-    floor's correlation.
+    Each panel's title has the rank correlation of the models' mean values, as Table 9b has it.
+    FID's panel also has the floor's correlation.
 
     Args:
         measured: the models' values per finding; controls are left out.
@@ -177,9 +181,8 @@ def draw_prevalence(
 def _words_of_correlation(
     key: str, models: Sequence[Measured], floor: np.ndarray, counts: np.ndarray
 ) -> str:
-    correlations = [correlation(counts, model.values[key])[0] for model in models]
-    known = [value for value in correlations if value is not None]
-    text = f"mean rank correlation {np.mean(known):+.2f}" if known else "no rank correlation"
+    found = correlation(counts, average(models)[key])[0]
+    text = "no rank correlation" if found is None else f"rank correlation {found:+.2f}"
     perfect = correlation(counts, floor)[0] if key == "fid" else None
     return text + ("" if perfect is None else f"; floor {perfect:+.2f}")
 

@@ -165,8 +165,10 @@ def draw_privacy(
         f"{_PRIVACY_TITLE}. The riskiest image of each of {n} prompts is compared with the "
         "training radiograph that the prompt describes. Mark: the median prompt; thick line: the "
         "middle half; thin line: 5% to 95%; dots: the extremes. Training copies are the ceiling of "
-        "risk; held-out real images show other patients."
+        "risk; held-out real images show other patients. Pixel distances are in gray levels of 255."
     )
+    if threshold is not None:
+        caption += f" δ = {threshold:g} is the score from which two images count as one patient's."
     return Drawing(figure, "privacy", _PRIVACY_TITLE, caption)
 
 

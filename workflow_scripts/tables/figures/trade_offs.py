@@ -85,7 +85,7 @@ def draw_fidelity_utility(
         window.set(axes)
         words = _correlation(tables["table10b_rank_correlations"], gain.task)
         axes.set_title(f"{gain.task}\n{words}", loc="left", fontsize=SMALL)
-        axes.set_xlabel("FID, left is better")
+        axes.set_xlabel("FID, left is better" + ("\n(logarithmic)" if window.log else ""))
         axes.set_ylabel(f"Gain in {gain.name}")
     legend(figure, marks, {model.key: model.name for model in named}, 4)
     return Drawing(figure, "fidelity-utility", _UTILITY_TITLE, _UTILITY_CAPTION)
@@ -160,10 +160,10 @@ def draw_texture_topology(
         The figure, or None if no model has both values.
     """
     axes_of = {
-        "Power spectrum, dB off (left is as radiographs)": cells_of(
+        "Power spectrum, dB off\n(left is as radiographs)": cells_of(
             tables["table21_texture"], "spectrum_distance"
         ),
-        "Dice of heart and lungs relative to radiographs": cells_of(
+        "Dice of heart and lungs,\nrelative to radiographs": cells_of(
             tables["table21b_topology"], "organ_dice_share"
         ),
     }
@@ -182,7 +182,7 @@ def draw_texture_topology(
         return None
     keys = {key for points in points_of.values() for key in points}
     named = [model for model in controls_last(models) if model.key in keys]
-    figure, panels = grid(4.4 + 0.15 * -(-len(named) // 3), len(axes_of), len(gains))
+    figure, panels = grid(4.7 + 0.15 * -(-len(named) // 3), len(axes_of), len(gains))
     marks: dict[str, Any] = {}
     for row, label in zip(panels, axes_of, strict=True):
         for axes, gain in zip(row, gains, strict=True):
@@ -277,7 +277,8 @@ class _Window:
 def _window(points: Sequence[tuple[Cell, Cell]], are_models: Sequence[bool]) -> _Window:
     """Return a window of the models' points, so that a distant control does not shrink it.
 
-    With fewer than `FEWEST_MODELS` models, it is a window of all points.
+    With fewer than `FEWEST_MODELS` models, it is a window of all points. A logarithmic axis has no
+    place for a control that a reader sees as zero (copies have an FID of 1e-14).
 
     Args:
         points: x and y.
@@ -285,8 +286,11 @@ def _window(points: Sequence[tuple[Cell, Cell]], are_models: Sequence[bool]) -> 
     """
     competing = [point for point, is_model in zip(points, are_models, strict=True) if is_model]
     framed = competing if len(competing) >= FEWEST_MODELS else list(points)
-    xs = [_value(x) for x, _ in framed]
-    log = min(xs) > 0 and max(xs) / min(xs) > 12
+    zero = any(x.is_nought for x, _ in competing)
+    above = [(x, y) for x, y in framed if not x.is_nought]
+    xs = [_value(x) for x, _ in above]
+    log = not zero and bool(xs) and min(xs) > 0 and max(xs) / min(xs) > 12
+    framed = above if log else framed
     return _Window(
         _bounds([x for x, _ in framed], log), _bounds([y for _, y in framed], False), log
     )

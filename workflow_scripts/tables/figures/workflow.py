@@ -74,8 +74,8 @@ def draw_workflow(nodes: Sequence[Node]) -> Drawing | None:
     caption = (
         f"{_TITLE}: {len(nodes)} rules with their numbers of jobs in this run ({total:,} in all). "
         "Fine-tuning counts once per model, however often it is continued. A line leads from a "
-        "rule to a rule that reads its outputs. A line that a longer path implies is left out. "
-        "Dashed: rules that this run does not need."
+        "rule to a rule that reads its outputs, in the colour of the stage that it leaves. A line "
+        "that a longer path implies is left out. Dashed: rules that this run does not need."
     )
     return Drawing(figure, "workflow", _TITLE, caption)
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from workflow_scripts.tables.assemble import Cell, Table
 from workflow_scripts.tables.render.escapes import latex as escape
+from workflow_scripts.tables.render.escapes import latex_prose
 from workflow_scripts.tables.render.grid import Field, Grid, Label, grid_of
 
 _HEADER_WIDTH: Final = 11
@@ -20,9 +21,10 @@ _HEAD: Final = r"""% Needs \usepackage{booktabs}; with graphicx it shrinks to th
 def to_latex(table: Table) -> str:
     """Render a table as a LaTeX float: caption, booktabs tabular, numbered notes."""
     grid = grid_of(table)
-    caption, label = escape(table.caption), table.layout.stem.replace("_", "-")
+    caption, label = latex_prose(table.caption), table.layout.stem.replace("_", "-")
     notes = "".join(
-        f"\\par\\textsuperscript{{{i}}}\\,{escape(note)}\n" for i, note in enumerate(table.notes, 1)
+        f"\\par\\textsuperscript{{{i}}}\\,{latex_prose(note)}\n"
+        for i, note in enumerate(table.notes, 1)
     )
     return (
         _HEAD

@@ -2,6 +2,7 @@
 
 from workflow_scripts.tables.assemble import Cell, Table
 from workflow_scripts.tables.render.escapes import markdown as escape
+from workflow_scripts.tables.render.escapes import markdown_prose
 from workflow_scripts.tables.render.grid import Field, Label, grid_of
 
 
@@ -13,10 +14,13 @@ def to_markdown(table: Table) -> str:
         if line.starts_block and not grid.transposed:
             rows.append([""] * len(grid.heads))  # Markdown has no rule inside a table
         rows.append([_label(line.label), *map(_field, line.fields)])
-    text = [f"**Table {table.layout.number}.** {escape(table.caption)}", ""]
+    text = [f"**Table {table.layout.number}.** {markdown_prose(table.caption)}", ""]
     text += [f"| {' | '.join(row)} |" for row in rows]
     if table.notes:
-        text += ["", *(f"<sup>{i}</sup> {escape(note)}  " for i, note in enumerate(table.notes, 1))]
+        text += [
+            "",
+            *(f"<sup>{i}</sup> {markdown_prose(note)}  " for i, note in enumerate(table.notes, 1)),
+        ]
     return "\n".join(text) + "\n"
 
 
