@@ -133,4 +133,5 @@ def share_of_ceiling(score: Drawn, ceiling: Drawn, chance: float) -> Drawn:
         raise ValueError(f"a ceiling of {ceiling.value} at a chance of {chance}")
     above = np.where(ceiling.draws > chance, ceiling.draws - chance, np.nan)
     draws = (score.draws - chance) / above
-    return Drawn((score.value - chance) / (ceiling.value - chance), draws, score.units)
+    units = min((one.units for one in (score, ceiling) if one.units is not None), default=None)
+    return Drawn((score.value - chance) / (ceiling.value - chance), draws, units)

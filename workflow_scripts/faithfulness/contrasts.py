@@ -34,7 +34,7 @@ content, relative to the distance between two contents (a finding present or not
 same seed.
 
 The unit is the group, whose prompts share a seed. Intervals are percentiles over draws of groups
-and, for the ceiling, over draws of patients.
+and, for the ceiling, over draws of patients, expanded for few of them.
 """
 
 import functools
@@ -218,10 +218,10 @@ def _group_draws(groups: np.ndarray, draws: int, seed: Sequence[int]) -> np.ndar
     return np.asarray(times[:, group_of], dtype=np.float64)
 
 
-def _auroc(high: np.ndarray, scores: np.ndarray, draws: np.ndarray) -> Drawn:
+def _auroc(high: np.ndarray, scores: np.ndarray, draws: np.ndarray, units: int) -> Drawn:
     weights = np.concatenate([np.ones((1, len(scores))), draws])
     aurocs = weighted_auroc(high, scores, weights)
-    return Drawn(float(aurocs[0]), aurocs[1:])
+    return Drawn(float(aurocs[0]), aurocs[1:], units)
 
 
 class _Ceilings:
@@ -257,11 +257,11 @@ class _Ceilings:
             return None, rows, reason
         asked = pd.DataFrame({"finding": [finding] * len(rows)})
         scores = _scores(self.radiographs.readings.rows(rows), asked, question.regions)
-        auroc = _auroc(high, scores, self.draws[:, rows])
+        auroc = _auroc(high, scores, self.draws[:, rows], fewest)
         correct = 1 - ERRORS.get(question.told_by, 0.0)
         measured = np.array([auroc.value, *auroc.draws])
         corrected = np.minimum(CHANCE + (measured - CHANCE) / correct, 1.0)
-        ceiling = Drawn(float(corrected[0]), corrected[1:])
+        ceiling = Drawn(float(corrected[0]), corrected[1:], fewest)
         return ceiling, rows, why_not_asked(ceiling, CHANCE)
 
     def _sides(self, question: Question, finding: str) -> tuple[np.ndarray, np.ndarray]:
@@ -296,9 +296,9 @@ def _answers(
     answers: dict[str, _Answer] = {}
     for name in dict.fromkeys(findings):
         rows = findings == name
-        score = _auroc(high[rows], scores[rows], draws[:, rows])
-        ceiling, radiographs, reason = ceilings.of(question, name)
         groups = int(prompts["group"][rows].nunique())
+        score = _auroc(high[rows], scores[rows], draws[:, rows], groups)
+        ceiling, radiographs, reason = ceilings.of(question, name)
         answers[name] = _Answer(score, ceiling, radiographs, reason, int(rows.sum()), groups)
     values: list[Value] = []
     for name, answer in answers.items():
@@ -436,7 +436,7 @@ def _tau_values(
 
 def _mean_of_groups(values: np.ndarray, bootstrap: int, seed: Sequence[int]) -> Drawn:
     times = _group_draws(np.arange(len(values)), bootstrap, seed)
-    return Drawn(float(values.mean()), times @ values / len(values))
+    return Drawn(float(values.mean()), times @ values / len(values), len(values))
 
 
 def _pair_distances(
@@ -475,5 +475,8 @@ def _distance_value(
     mean = _mean_of_groups(wordings, bootstrap, [*seed, 0])
     scale = _mean_of_groups(contents, bootstrap, [*seed, 1])
     with np.errstate(invalid="ignore", divide="ignore"):
-        drawn = Drawn(mean.value / scale.value, mean.draws / scale.draws)
-    return drawn.as_value(key, direction, n, kind=_BY_GROUP)
+        ratio = mean.draws / scale.draws
+    groups = min(len(wordings), len(contents))
+    return Drawn(mean.value / scale.value, ratio, groups).as_value(
+        key, direction, n, kind=_kind(groups)
+    )
