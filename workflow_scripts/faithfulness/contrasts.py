@@ -218,7 +218,9 @@ def _group_draws(groups: np.ndarray, draws: int, seed: Sequence[int]) -> np.ndar
     return np.asarray(times[:, group_of], dtype=np.float64)
 
 
-def _auroc(high: np.ndarray, scores: np.ndarray, draws: np.ndarray, units: int) -> Drawn:
+def _auroc(
+    high: np.ndarray, scores: np.ndarray, draws: np.ndarray, units: int | None = None
+) -> Drawn:
     weights = np.concatenate([np.ones((1, len(scores))), draws])
     aurocs = weighted_auroc(high, scores, weights)
     return Drawn(float(aurocs[0]), aurocs[1:], units)
