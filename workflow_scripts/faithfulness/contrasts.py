@@ -55,6 +55,7 @@ from workflow_scripts.faithfulness.against_ceiling import (
     LEVEL,
     Drawn,
     share_of_ceiling,
+    together,
     why_not_asked,
 )
 from workflow_scripts.faithfulness.caption_attributes import ERRORS, read_caption
@@ -383,7 +384,8 @@ def _mean(parts: Sequence[Drawn]) -> Drawn:
     sums = np.where(defined, stacked, 0.0).sum(0)
     counts = defined.sum(0)
     draws = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return Drawn(float(np.mean([part.value for part in parts])), draws)
+    value = float(np.mean([part.value for part in parts]))
+    return Drawn(value, draws, together([part.units for part in parts]))
 
 
 def _kind(groups: int | None, kind: str = _BY_GROUP) -> str | None:
