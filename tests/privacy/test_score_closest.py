@@ -130,7 +130,7 @@ def test_what_has_no_answer_is_refused(world):
 
 
 def test_a_rare_name_of_patients_with_many_prompts_is_held_as_promised():
-    """A patient's images name that patient together: percentiles held 85% of the intervals."""
+    """A patient's images name that patient together."""
     sizes = np.where(np.arange(100) < 16, 17, 1)
     patients = np.repeat(np.arange(100), sizes).astype(str)
     held = 0

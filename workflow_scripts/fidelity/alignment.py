@@ -33,10 +33,10 @@ def cosine_alignment(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
 def mean_with_interval(
     values: np.ndarray, patients: np.ndarray | None = None
 ) -> tuple[float, tuple[float, float] | None]:
-    """Return the mean cosine and its 95% t interval over patients; one patient gives no interval.
+    """Return the mean and its 95% t interval over patients; one patient gives no interval.
 
     Args:
-        values: (n,) cosines; the interval, too, lies within -1 and 1.
+        values: (n,).
         patients: (n,) the patient behind each value; None where the values are independent.
 
     Raises:
@@ -49,4 +49,4 @@ def mean_with_interval(
     if count == 1:
         return mean, None
     half = float(stats.t.ppf(0.975, count - 1) * variance_of_mean(values, patients) ** 0.5)
-    return mean, (max(-1.0, mean - half), min(1.0, mean + half))
+    return mean, (mean - half, mean + half)
