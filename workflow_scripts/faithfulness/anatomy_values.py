@@ -182,7 +182,8 @@ def anatomy_values(
             continue
         implausible = rule.implausible(rows).astype(float)
         share = float(implausible.mean())
-        interval = wilson_interval(share, effective_number(implausible, rows["patient_id"]))
+        number = effective_number(implausible, rows["patient_id"].to_numpy(str))
+        interval = wilson_interval(share, number)
         values.append(Value(name, share, way, len(rows), interval=interval, interval_kind=_WILSON))
     both = (images["clavicles"] == BOTH).to_numpy(float)
     values += _mean("both_clavicles", both, patients, 1.0)
