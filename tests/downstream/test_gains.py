@@ -169,6 +169,15 @@ def test_percentiles_of_few_units_reach_as_far_out_as_student_does():
     assert many == pytest.approx(plain, abs=2e-3)
 
 
+def test_one_runs_interval_is_that_of_few_patients():
+    draws = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)[None]
+    one = Measured(np.array([0.5]), 0.5 + 0.01 * draws)
+    zero = Measured(np.array([0.5]), np.full_like(draws, 0.5))
+    values = values_of("auroc", one, zero, direction="higher", n=70, patients=10)
+    assert values[0].interval == pytest.approx((0.5 - 0.0238, 0.5 + 0.0238), abs=1e-4)
+    assert values[2].interval == pytest.approx((-0.0238, 0.0238), abs=1e-4)
+
+
 def test_a_baseline_that_nobody_trained_has_no_seed():
     augmented = Measured(np.array([0.6, 0.8]), np.array([[0.5, 0.7], [0.7, 0.9]]))
     released = Measured(np.array([0.5]), np.array([[0.4, 0.6]]))

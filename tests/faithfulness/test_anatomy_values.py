@@ -164,6 +164,20 @@ def test_the_rule_is_tried_on_patients_that_it_was_not_set_on():
     assert not Rule(without[first]).implausible(without[first]).all(), "radiographs lack them, too"
 
 
+def test_one_patient_with_most_films_does_not_make_the_share_certain():
+    """Its 60 films are one draw of a patient, whatever the other nine show."""
+    rows = chests(3)
+    first = halves(rows["patient_id"].to_numpy(), 3)
+    rule = Rule(rows[first])
+    plausible = rows[~first & ~rule.implausible(rows)].drop_duplicates("patient_id")
+    images = plausible.iloc[[0] * 60 + list(range(1, 10))].reset_index(drop=True)
+    images.loc[:59, "asymmetry"] = 0.8
+    found = anatomy_values(images, rows, rows, np.zeros(len(images)), 50, 3)
+    implausible = next(value for value in found if value.metric == "implausible")
+    assert implausible.value == pytest.approx(60 / 69)
+    assert implausible.interval[0] < 0.3  # of ten equal patients it would be 0.55
+
+
 def test_of_few_patients_with_cardiomegaly_nothing_is_said():
     large = np.zeros(N)
     large[:FILMS] = 1

@@ -8,6 +8,8 @@ import pytest
 
 from workflow_scripts.cohort.stress_prompts import stress_set
 from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.downstream.classification.metrics import weighted_auroc
+from workflow_scripts.downstream.gains import patient_draws, percentiles
 from workflow_scripts.faithfulness import contrasts
 from workflow_scripts.faithfulness.contrasts import (
     Radiographs,
@@ -16,7 +18,7 @@ from workflow_scripts.faithfulness.contrasts import (
     triple_taus,
 )
 from workflow_scripts.faithfulness.evidence import REGIONS, Readings
-from workflow_scripts.faithfulness.stress_measures import METRICS, SCORE_COLUMNS
+from workflow_scripts.faithfulness.stress_measures import METRICS, QUESTIONS, SCORE_COLUMNS
 
 EFFUSION = FINDINGS.index("Pleural Effusion")
 HEART = FINDINGS.index("Cardiomegaly")
@@ -111,6 +113,49 @@ def test_falsely_read_captions_that_say_neither_cost_their_share():
         for rows in (np.ones(20_000, bool), ~neutral)
     )
     assert 0.5 + (whole - 0.5) / (1 - 0.3) == pytest.approx(true, abs=0.01)
+
+
+def test_percentiles_of_ten_groups_and_patients_are_expanded():
+    """Plain ones held an AUROC of ten groups in 87 to 91% of simulations, these in 92 to 96%."""
+    stress = pairs("presence", ("present", "denied", "unmentioned"), 10)
+    images, rng = blank(30), np.random.default_rng(0)
+    images.probabilities[:, EFFUSION] = rng.normal(size=30) + (stress["level"] == "present")
+    asked = (stress["level"] != "denied").to_numpy()
+    labels = np.zeros((40, len(FINDINGS)), bool)
+    labels[:10] = True
+    seen = blank(40)
+    seen.probabilities[:, EFFUSION] = rng.normal(size=40) + 2 * labels[:, 0]
+    real = Radiographs(seen, np.arange(40).astype(str), labels, [None] * 40)
+    values = by_key(stress_values(stress, images, images, real, 300, 5))
+    number = next(k for k, question in enumerate(QUESTIONS) if question.key == "presence")
+    for key, high, scores, draws in (
+        (
+            "stress_presence",
+            (stress["level"] == "present").to_numpy()[asked],
+            images.probabilities[asked, EFFUSION],
+            contrasts._group_draws(stress["group"].to_numpy()[asked], 300, [5, number]),
+        ),
+        (
+            "stress_presence_ceiling",
+            labels[:, 0],
+            seen.probabilities[:, EFFUSION],
+            np.concatenate(list(patient_draws(real.patients, 300, 5))),
+        ),
+    ):
+        drawn = weighted_auroc(high, scores, draws)
+        assert values[key, "Pleural Effusion"].interval == percentiles(drawn, 10)
+        assert percentiles(drawn, 10)[0] < percentiles(drawn)[0]
+
+
+def test_a_distance_of_few_groups_has_no_interval():
+    levels = {"wording": ("wording0", "wording1"), "presence": ("present", "denied", "unmentioned")}
+    real = Radiographs(blank(1), np.array(["p"]), np.zeros((1, len(FINDINGS)), bool), [None])
+    for count, has in ((9, False), (10, True)):
+        stress = pd.concat([pairs(*one, count) for one in levels.items()], ignore_index=True)
+        images = blank(len(stress), np.random.default_rng(0))
+        value = by_key(stress_values(stress, images, images, real, 100, 0))["stress_wording", "all"]
+        assert value.value > 0
+        assert (value.interval is not None) == (value.interval_kind is not None) == has
 
 
 def side_values(groups):

@@ -42,6 +42,14 @@ def test_every_declared_metric_has_a_value_or_a_reason_in_every_subset():
     assert len(declared) == len(set(declared)) == 11
 
 
+def test_the_bounds_of_a_mean_cosine_are_cosines():
+    """Of two patients, Student's interval reaches from -5.9 to 6.7."""
+    real, generated = sides()
+    generated = generated.only(np.array([0, 23]))
+    value = next(v for v in measured(real, generated) if v.metric == "alignment")
+    assert value.interval == (-1.0, 1.0)
+
+
 def test_a_value_has_the_direction_that_its_metric_declares():
     directions = {metric.key: metric.direction for metric in metrics.declared()}
     for value in measured(*sides()):

@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from workflow_scripts.fidelity.resample import (
     GROUPS,
     draw_resamples,
+    effective_number,
+    expanded_tail,
     groups_of,
     means_without,
     units_of,
     variance_of_mean,
+    wilson_interval,
 )
 
 
@@ -92,3 +95,41 @@ def test_the_variance_of_a_mean_by_hand():
     assert variance_of_mean(values, np.array([7, 2, 2, 2])) == pytest.approx(20 / 9)
     # One patient says nothing of others.
     assert variance_of_mean(values, np.zeros(4, int)) == np.inf
+
+
+def test_an_effective_number_by_hand():
+    """Rows agree within units, so four units of 3, 3, 1 and 1 rows count as 8^2 / 20."""
+    values = np.array([0.0, 0, 0, 0, 0, 0, 1, 0])
+    units = np.repeat(["a", "b", "c", "d"], [3, 3, 1, 1])
+    assert effective_number(values, units) == pytest.approx(3.2)
+    # The variance over units alone is small, because the one is a unit of a single row.
+    assert len(values) * variance_of_mean(values) / variance_of_mean(values, units) > 6
+    # Rows that agree no more within units than between them are as many as they are.
+    assert effective_number(np.tile([0.0, 1.0], 4), np.repeat(np.arange(4), 2)) == 8
+    assert effective_number(values, np.arange(8)) == pytest.approx(8)
+    assert effective_number(np.ones(8), units) == 4
+    assert effective_number(values, np.zeros(8)) == 1
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+def test_a_share_of_unequal_units_is_held_as_promised(share, alike):
+    """Seventeen rows in one unit of six. The variance over units alone holds 72% at the least."""
+    sizes = np.where(np.arange(100) < 16, 17, 1)
+    units = np.repeat(np.arange(100), sizes)
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        own = rng.random(len(units)) < share
+        of_unit = (rng.random(100) < share)[units]
+        values = np.where((rng.random(100) < alike)[units], of_unit, own).astype(float)
+        low, high = wilson_interval(values.mean(), effective_number(values, units))
+        held += low <= share <= high
+    assert held / 200 > 0.91
+
+
+def test_percentiles_of_few_units_lie_farther_out():
+    # 1 - Phi(sqrt(10 / 9) x 2.2622), with Student's quantile of nine degrees of freedom.
+    assert expanded_tail(10) == pytest.approx(0.0085515, abs=1e-6)
+    assert expanded_tail(10**6) == pytest.approx(0.025, abs=1e-5)
+    assert expanded_tail(1) == 0.025

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from workflow_scripts.common.errors import InputError
 from workflow_scripts.finetune.private import ORDERS, draw_noise, draw_patients
 from workflow_scripts.finetune.settings import PrivacySettings
 from workflow_scripts.privacy.audit import (
@@ -14,6 +15,7 @@ from workflow_scripts.privacy.audit import (
     exposures,
     guess,
 )
+from workflow_scripts.privacy.score_guarantee import require_finite
 
 
 def test_so_many_canaries_show_at_most_so_much():
@@ -81,3 +83,10 @@ def test_exposure_of_a_canary_that_was_never_planted_is_that_of_chance():
     assert known[planted] == pytest.approx(np.log2(201))
     assert area(scores + 100 * planted, planted) == 1.0
     assert max(ORDERS) > 1000
+
+
+def test_losses_that_are_not_finite_are_no_guesses_by_chance():
+    scores = np.array([0.1, np.nan, 0.3, np.inf])
+    with pytest.raises(InputError, match="losses of 2 of 4 canaries are not finite"):
+        require_finite(scores, "my_private")
+    require_finite(scores[[0, 2]], "my_private")

@@ -17,6 +17,7 @@ from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import read_record
 from workflow_scripts.privacy import score as privacy
 from workflow_scripts.privacy.distances import pixel_distance, pixels
+from workflow_scripts.privacy.intervals import bootstrap_of_means, percentile_interval
 from workflow_scripts.privacy.score import (
     LENSES,
     OTHERS_SCHEMA,
@@ -270,6 +271,22 @@ def coverage(icc, runs=150):
 def test_intervals_cover_where_patients_have_many_prompts(icc):
     # 95% less three standard errors of 150 runs, and what 60 patients cost a percentile.
     assert (coverage(icc) > 0.95 - 3 * (0.05 * 0.95 / 150) ** 0.5 - 0.02).all()
+
+
+def test_means_over_ten_patients_reach_as_far_out_as_student_does():
+    # On a normal distribution: sqrt(10 / 9) times Student's 2.262 with nine degrees of freedom.
+    draws = norm.ppf((np.arange(200_000) + 0.5) / 200_000)
+    assert percentile_interval(draws, 10)["interval"] == pytest.approx((-2.3845, 2.3845), abs=2e-3)
+    assert percentile_interval(draws)["interval"] == pytest.approx((-1.96, 1.96), abs=2e-3)
+    # The record's intervals are these: of ten prompts, each of a patient.
+    frame = pd.DataFrame({"image_id": range(10), **dict.fromkeys(LENSES, np.arange(10.0))})
+    settings = Settings(bootstrap=500)
+    values = privacy_values(prompt_table(frame), np.arange(10), settings)
+    table = np.column_stack([np.arange(10.0)] * 16)
+    means = bootstrap_of_means(table, np.arange(10), settings)[:, 0]
+    mean = next(value for value in values if value.metric == "latent_mean")
+    assert mean.interval == percentile_interval(means, 10)["interval"]
+    assert mean.interval[0] < percentile_interval(means)["interval"][0]
 
 
 def test_prompts_of_one_patient_that_differ_count_as_they_are():

@@ -9,7 +9,8 @@ import pytest
 from tests.privacy.conftest import PATIENTS, REPLICATES, radiograph, write_h5
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import read_record
-from workflow_scripts.privacy.score_closest import main
+from workflow_scripts.privacy.score_closest import closest_values, main
+from workflow_scripts.privacy.settings import Settings
 
 
 def images_of(rows):
@@ -126,3 +127,28 @@ def test_what_has_no_answer_is_refused(world):
     with pytest.raises(InputError, match="nobody"):
         run(world)
     assert not (world.root / "closest.json").exists()
+
+
+def test_a_rare_name_of_patients_with_many_prompts_is_held_as_promised():
+    """A patient's images name that patient together."""
+    sizes = np.where(np.arange(100) < 16, 17, 1)
+    patients = np.repeat(np.arange(100), sizes).astype(str)
+    held = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        named = (rng.random(100) < 0.1)[patients.astype(int)]
+        pairs = pd.DataFrame(
+            {
+                "patient_id": patients,
+                "latent": 1.0,
+                "training_latent": 0.5,
+                "latent_patient_id": np.where(named, patients, ""),
+                "reid": 0.1,
+                "reid_patient_id": "",
+            }
+        )
+        values = closest_values(pairs, Settings(bootstrap=20, seed=seed))
+        share = next(value for value in values if value.metric == "own_patient_latent")
+        assert share.interval_kind == "Wilson 95%"
+        held += share.interval[0] <= 0.1 <= share.interval[1]
+    assert held / 100 > 0.92

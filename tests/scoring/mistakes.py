@@ -546,7 +546,7 @@ MISTAKES: Final = (
     Mistake(
         "images drawn instead of patients",
         _CLOSEST,
-        "values, authpct of all, interval[0]",
+        "values, closest_latent_mean of all, interval[0]",
         wrapped(score_closest, "bootstrap_of_means", _images_drawn),
     ),
     Mistake(

@@ -86,7 +86,14 @@ def mean_of(scores: Sequence[Drawn], rows: Sequence[int]) -> Drawn:
     return Drawn(
         float(np.mean([scores[k].value for k in rows])),
         np.mean([scores[k].draws for k in rows], axis=0),
+        together([scores[k].units for k in rows]),
     )
+
+
+def together(units: Sequence[int | None]) -> int | None:
+    """Return the number of units behind a mean of scores, whose units are mostly different ones."""
+    known = [count for count in units if count is not None]
+    return sum(known) if len(known) == len(units) else None
 
 
 def too_few_patients(labels: np.ndarray, patients: np.ndarray) -> list[str | None]:
@@ -133,4 +140,5 @@ def share_of_ceiling(score: Drawn, ceiling: Drawn, chance: float) -> Drawn:
         raise ValueError(f"a ceiling of {ceiling.value} at a chance of {chance}")
     above = np.where(ceiling.draws > chance, ceiling.draws - chance, np.nan)
     draws = (score.draws - chance) / above
-    return Drawn((score.value - chance) / (ceiling.value - chance), draws, score.units)
+    units = min((one.units for one in (score, ceiling) if one.units is not None), default=None)
+    return Drawn((score.value - chance) / (ceiling.value - chance), draws, units)

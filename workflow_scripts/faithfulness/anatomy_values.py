@@ -30,7 +30,7 @@ from workflow_scripts.faithfulness.against_ceiling import (
 )
 from workflow_scripts.faithfulness.patients import KIND, jackknifed, jackknifed_value
 from workflow_scripts.faithfulness.structure_values import ALWAYS_THERE, Structures
-from workflow_scripts.fidelity.resample import wilson_interval
+from workflow_scripts.fidelity.resample import effective_number, wilson_interval
 
 DISTANCES: Final = ("ratio", "lung_area", "asymmetry", "heart_inside")
 """Measures whose distributions are compared; `lung_area` is both lungs' share of the image."""
@@ -179,9 +179,10 @@ def anatomy_values(
             reason = "no prompt of a patient that the rule was not set on"
             values.append(Value(name, None, way, 0, reason=reason))
             continue
-        share = float(rule.implausible(rows).mean())
-        units = rows["patient_id"].nunique()
-        interval = wilson_interval(share, units)
+        implausible = rule.implausible(rows).astype(float)
+        share = float(implausible.mean())
+        number = effective_number(implausible, rows["patient_id"].to_numpy(str))
+        interval = wilson_interval(share, number)
         values.append(Value(name, share, way, len(rows), interval=interval, interval_kind=_WILSON))
     both = (images["clavicles"] == BOTH).to_numpy(float)
     values += _mean("both_clavicles", both, patients, 1.0)

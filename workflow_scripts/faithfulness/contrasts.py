@@ -34,7 +34,7 @@ content, relative to the distance between two contents (a finding present or not
 same seed.
 
 The unit is the group, whose prompts share a seed. Intervals are percentiles over draws of groups
-and, for the ceiling, over draws of patients.
+and, for the ceiling, over draws of patients, expanded for few of them.
 """
 
 import functools
@@ -55,6 +55,7 @@ from workflow_scripts.faithfulness.against_ceiling import (
     LEVEL,
     Drawn,
     share_of_ceiling,
+    together,
     why_not_asked,
 )
 from workflow_scripts.faithfulness.caption_attributes import ERRORS, read_caption
@@ -218,10 +219,12 @@ def _group_draws(groups: np.ndarray, draws: int, seed: Sequence[int]) -> np.ndar
     return np.asarray(times[:, group_of], dtype=np.float64)
 
 
-def _auroc(high: np.ndarray, scores: np.ndarray, draws: np.ndarray) -> Drawn:
+def _auroc(
+    high: np.ndarray, scores: np.ndarray, draws: np.ndarray, units: int | None = None
+) -> Drawn:
     weights = np.concatenate([np.ones((1, len(scores))), draws])
     aurocs = weighted_auroc(high, scores, weights)
-    return Drawn(float(aurocs[0]), aurocs[1:])
+    return Drawn(float(aurocs[0]), aurocs[1:], units)
 
 
 class _Ceilings:
@@ -257,11 +260,11 @@ class _Ceilings:
             return None, rows, reason
         asked = pd.DataFrame({"finding": [finding] * len(rows)})
         scores = _scores(self.radiographs.readings.rows(rows), asked, question.regions)
-        auroc = _auroc(high, scores, self.draws[:, rows])
+        auroc = _auroc(high, scores, self.draws[:, rows], fewest)
         correct = 1 - ERRORS.get(question.told_by, 0.0)
         measured = np.array([auroc.value, *auroc.draws])
         corrected = np.minimum(CHANCE + (measured - CHANCE) / correct, 1.0)
-        ceiling = Drawn(float(corrected[0]), corrected[1:])
+        ceiling = Drawn(float(corrected[0]), corrected[1:], fewest)
         return ceiling, rows, why_not_asked(ceiling, CHANCE)
 
     def _sides(self, question: Question, finding: str) -> tuple[np.ndarray, np.ndarray]:
@@ -296,9 +299,9 @@ def _answers(
     answers: dict[str, _Answer] = {}
     for name in dict.fromkeys(findings):
         rows = findings == name
-        score = _auroc(high[rows], scores[rows], draws[:, rows])
-        ceiling, radiographs, reason = ceilings.of(question, name)
         groups = int(prompts["group"][rows].nunique())
+        score = _auroc(high[rows], scores[rows], draws[:, rows], groups)
+        ceiling, radiographs, reason = ceilings.of(question, name)
         answers[name] = _Answer(score, ceiling, radiographs, reason, int(rows.sum()), groups)
     values: list[Value] = []
     for name, answer in answers.items():
@@ -381,7 +384,8 @@ def _mean(parts: Sequence[Drawn]) -> Drawn:
     sums = np.where(defined, stacked, 0.0).sum(0)
     counts = defined.sum(0)
     draws = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return Drawn(float(np.mean([part.value for part in parts])), draws)
+    value = float(np.mean([part.value for part in parts]))
+    return Drawn(value, draws, together([part.units for part in parts]))
 
 
 def _kind(groups: int | None, kind: str = _BY_GROUP) -> str | None:
@@ -436,7 +440,7 @@ def _tau_values(
 
 def _mean_of_groups(values: np.ndarray, bootstrap: int, seed: Sequence[int]) -> Drawn:
     times = _group_draws(np.arange(len(values)), bootstrap, seed)
-    return Drawn(float(values.mean()), times @ values / len(values))
+    return Drawn(float(values.mean()), times @ values / len(values), len(values))
 
 
 def _pair_distances(
@@ -475,5 +479,8 @@ def _distance_value(
     mean = _mean_of_groups(wordings, bootstrap, [*seed, 0])
     scale = _mean_of_groups(contents, bootstrap, [*seed, 1])
     with np.errstate(invalid="ignore", divide="ignore"):
-        drawn = Drawn(mean.value / scale.value, mean.draws / scale.draws)
-    return drawn.as_value(key, direction, n, kind=_BY_GROUP)
+        ratio = mean.draws / scale.draws
+    groups = min(len(wordings), len(contents))
+    return Drawn(mean.value / scale.value, ratio, groups).as_value(
+        key, direction, n, kind=_kind(groups)
+    )

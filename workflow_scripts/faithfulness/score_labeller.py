@@ -104,6 +104,8 @@ def labeller_values(rows: Any, folder: Path) -> list[Value]:
             lambda _, keep, kept=kept: float(kept[keep].mean()),  # type: ignore[misc]
             owners,
             owners,
+            -np.inf if metric == "ratio_bias_exact" else 0.0,
+            1.0 if metric.endswith("_dice_exact") else np.inf,
         )
         values.append(jackknifed_value(metric, way, len(kept), estimate))
     return values

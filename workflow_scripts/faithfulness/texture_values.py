@@ -121,6 +121,7 @@ def topology_values(
         ("ratio_error", "none"),
         ("ratio_error_radiographs", "none"),
     )
+    most = (1.0, 1.0, np.inf, np.inf, np.inf)
     pairs = _Pairs.of(images, own, radiographs, partners)
     if pairs is None:
         reason = "no prompt has a radiograph of another patient with the same findings"
@@ -149,13 +150,15 @@ def topology_values(
     whole = np.ones(len(first), bool)
     defined = (whole, whole, whole, np.isfinite(errors[0]), np.isfinite(errors[1]))
     values = []
-    for (name, way), of_pairs, has in zip(metrics, statistics, defined, strict=True):
+    for (name, way), of_pairs, has, largest in zip(metrics, statistics, defined, most, strict=True):
         n = len(set(first[has]))  # prompts, not pairs
         # A pair falls out with the patient of either side.
         value, interval = jackknifed(
             lambda keep, kept, of_pairs=of_pairs: of_pairs(keep & kept),  # type: ignore[misc]
             pairs.partner_owners,
             pairs.owners,
+            0.0,
+            largest,
         )
         if np.isnan(value):
             reason = "no image shows heart and lungs"
@@ -321,7 +324,7 @@ def _alike(metric: str, seen: Seen) -> list[Value]:
         seen.rows.loc[[pair[side] for pair in pairs], "patient_id"].to_numpy(str) for side in (0, 1)
     ]
     value, interval = jackknifed(
-        lambda keep, kept: float(similar[keep & kept].mean()), owners[0], owners[1]
+        lambda keep, kept: float(similar[keep & kept].mean()), owners[0], owners[1], 0.0, 1.0
     )
     kind = None if interval is None else KIND
     return [Value(metric, value, "none", len(pairs), interval=interval, interval_kind=kind)]

@@ -9,6 +9,7 @@ image belongs to the patient of its prompt.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 GROUPS = 20
 """Groups of the jackknife, which leaves out one at a time."""
@@ -176,6 +177,68 @@ def means_without(values: np.ndarray, units: np.ndarray | None = None) -> np.nda
     with np.errstate(invalid="ignore"):
         moved: np.ndarray = sums / (len(values) - sizes)
     return values.mean() - moved
+
+
+def effective_number(values: np.ndarray, units: np.ndarray) -> float:
+    """Return the effective sample size of clustered rows, in (0, n].
+
+    It is the number of rows over their design effect (Kish, 1965), at least 1. The larger of two
+    estimates of the effect is taken. The variance of the mean over units suits any dependence, but
+    is far too small if the rare values fall on small units by chance. The effect that the
+    correlation within units has at their sizes (`_correlation_within`) is not. In simulations of
+    Wilson's interval, with a share of 10%, rows alike within units, and 17 rows in each of sixteen
+    units of 100, the first estimate alone covered 82%, and both cover 98%.
+
+    If all values are equal, the design effect is unknown, and the number of units is returned.
+
+    Args:
+        values: (n,) the value of each row.
+        units: (n,) the unit of each row.
+    """
+    alone = variance_of_mean(values)
+    codes = np.unique(units, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    if len(sizes) < 2 or alone == 0:
+        return len(sizes)
+    together = variance_of_mean(values, codes) / alone
+    typical = float(np.square(sizes).sum() / len(values))  # rows in the unit of a random row
+    correlated = 1 + (typical - 1) * _correlation_within(values, codes)
+    return len(values) / max(1.0, together, correlated)
+
+
+def _correlation_within(values: np.ndarray, codes: np.ndarray) -> float:
+    """Return the correlation of two rows of one unit, 0 to 1, by analysis of variance (Fisher).
+
+    Args:
+        values: (n,) the value of each row, not all equal.
+        codes: (n,) the unit of each row, numbered from 0 without gaps; at least two.
+    """
+    n, sizes = len(values), np.bincount(codes)
+    if n == len(sizes):
+        return 0.0
+    means = np.bincount(codes, values) / sizes
+    between = float((sizes * np.square(means - values.mean())).sum()) / (len(sizes) - 1)
+    within = float(np.square(values - means[codes]).sum()) / (n - len(sizes))
+    rows = (n - float(np.square(sizes).sum()) / n) / (len(sizes) - 1)
+    return max(0.0, (between - within) / (between + (rows - 1) * within))
+
+
+def expanded_tail(units: int, tail: float = 0.025) -> float:
+    """Return the tail at which percentiles of a bootstrap of few units hold what they promise.
+
+    Percentiles of few units are too narrow: a bootstrap's variance is too small by (n - 1) / n, and
+    it uses the normal quantile where Student's is right. Hesterberg's expanded percentiles (The
+    American Statistician 69, 2015) reach as far out as Student's interval with the unbiased
+    variance does on a normal distribution.
+
+    Args:
+        units: number of units, on the side with fewer.
+        tail: share of the draws beyond each bound with many units.
+    """
+    if units < 2:
+        return tail
+    far = (units / (units - 1)) ** 0.5 * stats.t.isf(tail, units - 1)
+    return float(stats.norm.sf(far))
 
 
 def wilson_interval(share: float, n: float) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from workflow_scripts.fidelity.resample import variance_of_mean
+from workflow_scripts.fidelity.resample import expanded_tail
 from workflow_scripts.privacy.settings import Settings
 
 
@@ -37,27 +37,16 @@ def bootstrap_of_means(
     return means
 
 
-def percentile_interval(means: np.ndarray | None) -> dict[str, Any]:
-    """Return a value's interval and its kind from its bootstrap replicates (b,); {} if None."""
-    if means is None:
-        return {}
-    low, high = (float(bound) for bound in np.quantile(means, [0.025, 0.975]))
-    return {"interval": (low, high), "interval_kind": "bootstrap 95%"}
-
-
-def effective_number(values: np.ndarray, patients: np.ndarray) -> float:
-    """Return the effective sample size of clustered rows, in (0, n].
-
-    It is the number of rows over their design effect (Kish, 1965), never more than the rows. If all
-    values are equal, the design effect is unknown, and the number of patients is returned.
+def percentile_interval(means: np.ndarray | None, patients: int | None = None) -> dict[str, Any]:
+    """Return a value's interval and its kind from its bootstrap replicates; {} if None.
 
     Args:
-        values: (n,) the value of each row.
-        patients: (n,) the patient of each row.
+        means: (b,) the replicates.
+        patients: number of patients, for percentiles that are expanded with few (`expanded_tail`);
+            None for plain ones.
     """
-    alone = variance_of_mean(values)
-    count = len(np.unique(patients))
-    if count < 2 or alone == 0:
-        return count
-    together = variance_of_mean(values, patients)
-    return len(values) * (alone / together if together > alone else 1.0)
+    if means is None:
+        return {}
+    tail = 0.025 if patients is None else expanded_tail(patients)
+    low, high = (float(bound) for bound in np.quantile(means, [tail, 1 - tail]))
+    return {"interval": (low, high), "interval_kind": "bootstrap 95%"}

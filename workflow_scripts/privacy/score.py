@@ -41,14 +41,10 @@ from workflow_scripts.common.records import Record, Value
 from workflow_scripts.features.cache import Features
 from workflow_scripts.features.pair_scores import pair_scores
 from workflow_scripts.fidelity.inputs import ScoredModel, model_of, rows_in_order_of, rows_of
-from workflow_scripts.fidelity.resample import wilson_interval
+from workflow_scripts.fidelity.resample import effective_number, wilson_interval
 from workflow_scripts.generate.make_control import positive_masks
 from workflow_scripts.privacy.distances import latent_distance, pixel_distance, pixels
-from workflow_scripts.privacy.intervals import (
-    bootstrap_of_means,
-    effective_number,
-    percentile_interval,
-)
+from workflow_scripts.privacy.intervals import bootstrap_of_means, percentile_interval
 from workflow_scripts.privacy.other_prompts import OTHERS, other_radiographs
 from workflow_scripts.privacy.private_table import write_private_table
 from workflow_scripts.privacy.scripts import (
@@ -205,7 +201,7 @@ def privacy_values(prompts: pd.DataFrame, patients: np.ndarray, settings: Settin
         patients: (n,) the patient of each row's radiograph.
         settings: the threshold (a score above it is a re-identification), replicates and seed.
     """
-    n = len(prompts)
+    n, count = len(prompts), len(np.unique(patients))
     columns = {
         **{f"{lens}_mean_of_{e}": (f"{lens}_{e}", LENSES[lens]) for lens, e in EXTREMES.items()},
         **{f"{lens}_mean": (f"{lens}_mean", direction) for lens, direction in LENSES.items()},
@@ -217,7 +213,7 @@ def privacy_values(prompts: pd.DataFrame, patients: np.ndarray, settings: Settin
     for i, (name, (_, direction)) in enumerate(columns.items()):
         mean = float(table[:, i].mean())
         drawn = None if means is None else means[:, i]
-        values.append(Value(name, mean, direction, n, **percentile_interval(drawn)))
+        values.append(Value(name, mean, direction, n, **percentile_interval(drawn, count)))
     for i, (lens, extreme) in enumerate(EXTREMES.items()):
         deviation = float(table[:, i].std(ddof=1)) if n > 1 else None
         drawn = None
@@ -226,16 +222,16 @@ def privacy_values(prompts: pd.DataFrame, patients: np.ndarray, settings: Settin
             drawn = np.sqrt(np.maximum(variance, 0) * n / (n - 1))
         reason = None if deviation is not None else "one prompt has no deviation"
         name = f"{lens}_sd_of_{extreme}"
-        interval = percentile_interval(drawn)
+        interval = percentile_interval(drawn, count)
         values.append(Value(name, deviation, "none", n, reason=reason, **interval))
     # Wilson's interval: with no prompt above the threshold, a bootstrap would claim certainty.
     above = (prompts["reid_max"] > settings.threshold).to_numpy(np.float64)
     low, high = wilson_interval(float(above.mean()), effective_number(above, patients))
-    share, count = (low, high), (n * low, n * high)
+    share, number = (low, high), (n * low, n * high)
     return [
         *values,
         Value("reid_share", above.mean().item(), "lower", n, "all", None, share, "Wilson 95%"),
-        Value("reid_count", above.sum().item(), "lower", n, "all", None, count, "Wilson 95%"),
+        Value("reid_count", above.sum().item(), "lower", n, "all", None, number, "Wilson 95%"),
         Value("reid_max", float(prompts["reid_max"].max()), "lower", n),
     ]
 

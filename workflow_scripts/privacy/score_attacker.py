@@ -158,7 +158,7 @@ def _area(name: str, same: np.ndarray, other: np.ndarray) -> Value:
     value = auc(same[-1], other[-1])
     areas = [auc(a, b) for a, b in zip(same, other, strict=True) if a.sum() and b.sum()][:-1]
     interval = kind = None
-    if len(areas) > 1:
+    if len(areas) > 1 and np.ptp(areas) > 0:  # without spread it would claim certainty
         error = ((len(areas) - 1) * np.var(areas)) ** 0.5
         half = float(stats.t.ppf(0.975, len(areas) - 1) * error)
         interval, kind = (max(0.0, value - half), min(1.0, value + half)), "jackknife 95%"

@@ -38,7 +38,7 @@ from workflow_scripts.fidelity.inputs import (
     rows_in_order_of,
     rows_of,
 )
-from workflow_scripts.fidelity.resample import wilson_interval
+from workflow_scripts.fidelity.resample import effective_number, wilson_interval
 from workflow_scripts.privacy.closest import closest_by_distance, closest_by_score
 from workflow_scripts.privacy.intervals import bootstrap_of_means, percentile_interval
 from workflow_scripts.privacy.private_table import write_private_table
@@ -105,15 +105,18 @@ def closest_values(pairs: pd.DataFrame, settings: Settings) -> list[Value]:
         "own_patient_reid": (pairs["reid_patient_id"] == prompt_patients, "lower"),
     }
     table = pd.DataFrame({name: column.astype(float) for name, (column, _) in columns.items()})
-    draws = bootstrap_of_means(table.to_numpy(), prompt_patients.to_numpy(str), settings)
+    patients = prompt_patients.to_numpy(str)
+    draws = bootstrap_of_means(table.to_numpy(), patients, settings)
     values = []
     for i, (name, (_, direction)) in enumerate(columns.items()):
-        interval = percentile_interval(None if draws is None else draws[:, i])
+        drawn = None if draws is None else draws[:, i]
+        interval = percentile_interval(drawn, prompt_patients.nunique())
         mean = float(table[name].mean())
         whole = SHARES.get(name)
-        if interval and whole is not None and mean in (0, whole):
-            # If all images agree, a bootstrap has no spread and would claim certainty.
-            low, high = wilson_interval(mean / whole, prompt_patients.nunique())
+        if interval and whole is not None:
+            # A bootstrap of a rare event is too narrow, and has no spread if all images agree.
+            number = effective_number(table[name].to_numpy(), patients)
+            low, high = wilson_interval(mean / whole, number)
             interval = {"interval": (whole * low, whole * high), "interval_kind": "Wilson 95%"}
         values.append(Value(name, mean, direction, len(pairs), **interval))
     return [

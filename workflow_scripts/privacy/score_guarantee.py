@@ -112,7 +112,24 @@ def canary_scores(model: TunedModel, canaries: pd.DataFrame, gpus: int) -> NDArr
     else:
         del pipeline  # or two lie on the device
         pipeline = model.load("tuned")
-    return before - canary_losses(model, pipeline, canaries, device, progress)
+    scores = before - canary_losses(model, pipeline, canaries, device, progress)
+    require_finite(scores, model.key)
+    return scores
+
+
+def require_finite(scores: NDArray[np.float64], model: str) -> None:
+    """Refuse scores that are not finite: guesses from them would look like those by chance.
+
+    Raises:
+        InputError: a canary's score is not finite.
+    """
+    bad = int((~np.isfinite(scores)).sum())
+    if bad:
+        raise InputError(
+            f"the losses of {bad} of {len(scores)} canaries are not finite",
+            model,
+            "look at the checkpoint (a training that diverged), or train in bf16",
+        )
 
 
 def stated(checkpoint: Path) -> dict[str, Any] | None:

@@ -30,6 +30,8 @@ def measure(comparison: "Comparison", results: "Results") -> None:
         results.values.append(Value(key, None, direction, 0, subset, None, reason=reason))
         return
     mean, interval = alignment.mean_with_interval(cosines, patients)
+    if interval is not None:  # of few patients Student's may reach beyond what a cosine can be
+        interval = (max(-1.0, interval[0]), min(1.0, interval[1]))
     kind = None if interval is None else "t 95% over patients"
     results.values.append(Value(key, mean, direction, len(cosines), subset, None, interval, kind))
     if subset == "all" and len(np.unique(patients)) > 1:
