@@ -1,12 +1,11 @@
 """How long Snakemake plans the paper, eleven systems and four controls, and then 100 models.
 
 Repeat it with `python -m tests.benchmarks.bench_planning` from the repository root; the source
-files are stubs. It prints the jobs and how many SLURM gets, where those of a group share one, and
-ends with exit code 1 where planning the paper takes 10 s or more, or 100 models 30 s or more. With
-`--small` it plans one model, and then two, once each and without these limits.
+files are stubs. It prints the number of jobs, and ends with exit code 1 where planning the paper
+takes 10 s or more, or 100 models 30 s or more. With `--small` it plans one model, and then two,
+once each and without these limits.
 """
 
-import math
 import statistics
 import sys
 import tempfile
@@ -16,11 +15,8 @@ from pathlib import Path
 import yaml
 
 from tests.benchmarks.measure import Result, make_parser, parse, report, timed
-from tests.cluster.profile import read_profile
 from tests.workflow.checkouts import make_checkout, run
 from tests.workflow.stubs import make_stub_sources, write_overlay
-
-PROFILE = Path("profiles/slurm_h200/config.yaml")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,12 +48,9 @@ def measure(name: str, checkout: Path, flags: list[str], repeats: int) -> tuple[
     output = done.stdout
     rows = (line.split() for line in output.split("total")[0].split("\n"))
     counts = {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
-    shared = read_profile(checkout / PROFILE)["group-components"]
-    submitted = sum(math.ceil(n / shared.get(rule, 1)) for rule, n in counts.items())
     median = statistics.median(seconds)
     print(
-        f"{name}: {sum(counts.values())} jobs, {submitted} of SLURM at least, "
-        f"planned in {median:.1f} s (median of {repeats})",
+        f"{name}: {sum(counts.values())} jobs, planned in {median:.1f} s (median of {repeats})",
         flush=True,
     )
     return sum(counts.values()), median

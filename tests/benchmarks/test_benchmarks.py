@@ -18,6 +18,13 @@ PAIRS = {
     "closest": ["closest by distance"],
     "closest_score": ["closest by score"],
     "cohort": ["growth"],
+    "counts": [
+        "fidelity.score",
+        "privacy.score_closest",
+        "privacy.score_novelty",
+        "privacy.score_attacker",
+        "privacy.membership.score_samples",
+    ],
     "curated_set": ["set growth"],
     "encode_once": ["encode images", "read both"],
     "extraction": ["inception_v3", "densenet_121", "inception_v3 + densenet_121"],

@@ -129,3 +129,15 @@ def test_a_missing_radiograph_is_named_and_nothing_written(cohort):
 
 def test_what_was_read_is_its_owner_s_alone(cohort):
     assert cohort.known.stat().st_mode & 0o077 == 0
+
+
+def test_damaged_digests_are_refused_and_stay(cohort):
+    whole = cohort.known.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b""):
+        cohort.known.write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot read the digests") as error:
+            cohort.refresh()
+        assert "restore it" in error.value.remedy
+        assert cohort.known.read_bytes() == damaged
+    cohort.known.write_bytes(whole)
+    assert cohort.refresh() == {}

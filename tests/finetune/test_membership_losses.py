@@ -103,8 +103,14 @@ def test_a_stopped_job_continues_to_the_same_bits(job, tmp_path, monkeypatch):
     assert set(before) < set(parts())
     for which, expected in whole.items():
         np.testing.assert_array_equal(found[which], expected)
+    damaged = sorted(progress.glob("attempt-*/*.npy"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:-4])
+    found = job()  # of which the damaged batch alone is measured again
+    assert len(measured) == 1 + 1
+    for which, expected in whole.items():
+        np.testing.assert_array_equal(found[which], expected)
     job(noise_levels=3)  # other settings: nothing of it is taken over
-    assert len(measured) == 1 + 4
+    assert len(measured) == 1 + 1 + 4
 
 
 def test_a_loss_that_is_not_finite_names_the_images(job, monkeypatch):

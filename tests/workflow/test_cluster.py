@@ -99,13 +99,14 @@ def test_training_on_four_gpus_is_one_job_whose_processes_share_the_work(cluster
     assert cluster.run([*asked, "CUDA_VISIBLE_DEVICES"]) == "0,1,2,3\n"
 
 
-def test_short_jobs_share_a_job_and_none_of_them_has_a_gpu(cluster, reference):
-    logs = list((reference / ".snakemake/slurm_logs").glob("group_*"))
-    assert any(path.name.startswith("group_generate_control") for path in logs)
-    ids = [path.stem for folder in logs for path in folder.rglob("*.log")]
+def test_short_jobs_are_jobs_of_their_own_without_a_gpu(cluster, reference):
+    logs = reference / ".snakemake/slurm_logs"
+    assert not list(logs.glob("group_*"))
+    ids = [path.stem for path in logs.glob("rule_generate_control/**/*.log")]
+    assert ids
     rows = accounted(cluster, "JobIDRaw,Partition,AllocTRES", ids)
     assert {row[1] for row in rows} == {"cpu"}
-    assert not any("gpu" in row[2] for row in rows)
+    assert all("cpu=1" in row[2].split(",") and "gpu" not in row[2] for row in rows)
 
 
 def test_records_know_their_job(cluster, reference):
@@ -138,8 +139,7 @@ def test_temporary_files_go_to_the_scratch_of_the_profile(cluster, tmp_path):
     shipped = tmp_path / "shipped.yaml"
     shipped.write_text(text.replace("scratch: null", f"scratch: {scratch}"))
     settings = read_profile(shipped) | SMALLER
-    for key in ("set-resources", "groups", "group-components"):
-        del settings[key]  # of rules that are not in this workflow
+    del settings["set-resources"]  # of rules that are not in this workflow
     profile.mkdir()
     (profile / "config.yaml").write_text(yaml.safe_dump(settings))
     where = "import tempfile; print(tempfile.gettempdir())"

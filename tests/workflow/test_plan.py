@@ -177,11 +177,10 @@ def test_a_site_is_set_in_one_place(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["slurm_h200", "slurm_a100"])
-def test_no_group_holds_a_rule_with_a_gpu(name):
+def test_no_profile_groups_jobs(name):
+    """Snakemake lets groups grow beyond their size where a workflow has a checkpoint."""
     profile = read_profile(Path(f"profiles/{name}/config.yaml"))
-    asking = set(gpus_of_rules(Path("rules"))) | set(profile["set-resources"])
-    assert profile["groups"].keys() == profile["group-components"].keys()
-    assert not asking & set(profile["groups"])
+    assert not [key for key in profile if key.startswith("group")]
 
 
 def test_what_slurm_can_never_grant_is_refused_before_the_first_job(bare, tmp_path):

@@ -42,18 +42,23 @@ def test_the_bare_profile_name_submits_jobs_to_their_partitions(
     run(["make", "profiles", f"HOME={home}"], checkout)
     notes = sbatch_stand_in(tmp_path / "bin")
     command = ["snakemake", "--profile", profile, "--retries", "0", "--no-hooks"]
-    command += [*AT_ONCE, "--force", *TARGETS.values()]
+    controls = [name for name in paper_plan.outputs if name.startswith("results/generate/noise/")]
+    assert len(controls) > 16
+    command += [*AT_ONCE, "--force", *TARGETS.values(), *controls]
     path = os.pathsep.join(
         [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     )
     homes = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config")}
     done = run(command, checkout, check=False, PATH=path, **homes)
-    submitted = {}
+    submitted, requests = {}, []
     for line in notes.read_text().splitlines() if notes.exists() else []:
         words = json.loads(line)
         comment = next(w for w in words if w.startswith("rule_"))
         rule = next(rule for rule in TARGETS if comment.startswith(f"rule_{rule}"))
         submitted[rule] = " ".join(words)
+        if rule == "generate_control":
+            cpus = next(w for w in words if w.startswith("--cpus-per-task="))
+            requests.append((words[words.index("--mem") + 1], cpus.partition("=")[2]))
     assert set(submitted) == set(TARGETS), done.stdout[-4000:]
     for rule in ("finetune_train", "generate_sample"):
         assert f"-p {trainers}" in submitted[rule]
@@ -70,3 +75,6 @@ def test_the_bare_profile_name_submits_jobs_to_their_partitions(
         assert "--gpus=a100:1" in submitted[rule]
     assert "-p cpu" in submitted["generate_control"]
     assert "--gpus" not in submitted["generate_control"]
+    # Each is a SLURM job of its own, which asks for what the rule says of one job.
+    assert len(requests) == len({TARGETS["generate_control"], *controls})
+    assert set(requests) == {("8000", "1")}

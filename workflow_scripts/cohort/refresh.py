@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import pandas as pd
+import pyarrow as pa
 
 from workflow_scripts.common.access import unreadable
 from workflow_scripts.common.contents import READERS, digest_of, stamp
@@ -53,10 +54,10 @@ def refresh(
         readers: files read at a time.
 
     Raises:
-        InputError: radiographs are missing; nothing is written then.
+        InputError: radiographs are missing, or `known` cannot be read; nothing is written then.
     """
     rows = read_manifest(manifest, ["image_id", "path", "split"])
-    before = pd.read_parquet(known) if known.exists() else pd.DataFrame(columns=_COLUMNS)
+    before = _read(known) if known.exists() else pd.DataFrame(columns=_COLUMNS)
     images = rows.assign(stamp=_stamps(rows["path"], readers)).merge(
         before, on="image_id", how="left", suffixes=("", "_before"), validate="1:1"
     )
@@ -144,6 +145,24 @@ def _warn_of_younger(images: pd.DataFrame, manifest: Path) -> None:
             "made with those are not recognised as outdated: delete these results",
             int(younger.sum()),
         )
+
+
+def _read(known: Path) -> pd.DataFrame:
+    """Return the table of the images' digests.
+
+    Raises:
+        InputError: it is damaged. It is not made anew, because the first digests would be lost.
+    """
+    try:
+        return pd.read_parquet(known, columns=_COLUMNS)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise unreadable(
+            "cannot read the digests of the radiographs",
+            error,
+            known,
+            "restore it from a backup; without one, delete it: radiographs that were replaced "
+            "until now are then no longer recognised, so also delete results made before that",
+        ) from None
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:

@@ -38,6 +38,7 @@ from workflow_scripts.common.files import sha256_of, whole_file
 from workflow_scripts.common.manifest import read_manifest
 from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.records import Record, provenance
+from workflow_scripts.common.resuming import read_unless_damaged
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.privacy.membership.candidates import (
     COPIES_HELP,
@@ -107,31 +108,37 @@ def measure(
     }
     attempt = Attempt(progress)
     attempt.inherit()
-    missing = {
-        which: [name for name in names if not (attempt.folder / name).exists()]
+    found = {
+        which: {name: _kept(attempt.folder / name) for name in names}
         for which, names in starts_of.items()
     }
+    done = sum(losses is not None for kept in found.values() for losses in kept.values())
     total = len(model.checkpoints) * len(starts)
-    done = total - sum(map(len, missing.values()))
     report = Progress(f"membership, {model.key}", total, "batches", done=done)
-    for which, names in missing.items():
-        if not names:
+    for which, kept in found.items():
+        missing = [name for name, losses in kept.items() if losses is None]
+        if not missing:
             continue
         pipeline = _placed(model, which, gpus, threads)
-        for name in names:
+        for name in missing:
             start = starts_of[which][name]
             batch = candidates.iloc[start : start + settings.batch_size]
             losses = _losses(model, pipeline, batch, settings)
             _require_finite(losses, batch, which)
             with attempt.writing() as folder:
                 _write(folder / name, losses)
+            kept[name] = losses
             report.update()
         del pipeline  # or two lie on the device
     attempt.check()
-    return {
-        which: np.concatenate([np.load(attempt.folder / name) for name in names])
-        for which, names in starts_of.items()
-    }
+    return {which: np.concatenate([*kept.values()]) for which, kept in found.items()}
+
+
+def _kept(path: Path) -> np.ndarray | None:
+    """Return the losses of a batch that an earlier attempt measured; None if missing or damaged."""
+    if not path.exists():
+        return None
+    return read_unless_damaged(path, lambda: np.asarray(np.load(path, allow_pickle=False)))
 
 
 def _digest_of(

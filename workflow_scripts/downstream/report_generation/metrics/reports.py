@@ -23,6 +23,7 @@ from workflow_scripts.common.code import own_digests
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.files import sha256_of, whole_file
 from workflow_scripts.common.progress import Progress
+from workflow_scripts.common.resuming import read_unless_damaged
 from workflow_scripts.downstream.outcomes import Outcomes, read_outcomes, write_outcomes
 
 log = logging.getLogger(__name__)
@@ -171,12 +172,14 @@ def score_in_batches(
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     starts = range(0, len(reports), batch_size)
     files = [attempt.folder / f"{name}-{start:08d}.json" for start in starts]
-    meter = Progress(label, len(reports), "reports", min(len(reports), batch_size * _made(files)))
+    kept = [_kept(file) for file in files]
+    done = sum(len(numbers) for numbers in kept if numbers is not None)
+    meter = Progress(label, len(reports), "reports", done)
     scores: list[float] = []
-    for start, file in zip(starts, files, strict=True):
+    for start, file, finished in zip(starts, files, kept, strict=True):
         rows = slice(start, start + batch_size)
-        if file.is_file():
-            scores += json.loads(file.read_text(encoding="utf-8"))
+        if finished is not None:
+            scores += finished
             continue
         references, generated = reports.references[rows], reports.generated[rows]
         numbers = [float(number) for number in score(references, generated)]
@@ -205,5 +208,10 @@ def scorer_arguments(description: str | None, resumes: bool = False) -> argparse
     return parser
 
 
-def _made(files: Sequence[Path]) -> int:
-    return sum(file.is_file() for file in files)
+def _kept(file: Path) -> list[float] | None:
+    """Return a finished batch's scores; None if they are missing or damaged."""
+    if not file.is_file():
+        return None
+    return read_unless_damaged(
+        file, lambda: [float(number) for number in json.loads(file.read_text(encoding="utf-8"))]
+    )
