@@ -12,13 +12,11 @@ from tests.downstream.segmentation.conftest import random_cxas
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, png_bytes
 from workflow_scripts.downstream.segmentation.cxas import draw_masks, prepare
+from workflow_scripts.faithfulness.classes import CLASSES, NAMES, RIBS
 from workflow_scripts.faithfulness.look import look_at
 from workflow_scripts.faithfulness.organs import (
-    CLASSES,
     LEAST_SHARE,
-    NAMES,
     ORGANS,
-    RIBS,
     ZONES,
     Labeller,
     draw_and_find,

@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from workflow_scripts.faithfulness.organs import CLASSES, LEAST_SHARE
+from workflow_scripts.faithfulness.classes import CLASSES
+from workflow_scripts.faithfulness.organs import LEAST_SHARE
 from workflow_scripts.faithfulness.presence import largest_piece
 
 STRUCTURES: Final = tuple(CLASSES)

@@ -32,12 +32,11 @@ from workflow_scripts.common.records import provenance
 from workflow_scripts.common.squares import middle
 from workflow_scripts.downstream.segmentation.cxas import prepare
 from workflow_scripts.faithfulness.anatomy import measure
+from workflow_scripts.faithfulness.classes import CLASSES, RIBS
 from workflow_scripts.faithfulness.collection import collection_of
 from workflow_scripts.faithfulness.judges import Judge
 from workflow_scripts.faithfulness.networks import add_network_flags, load_networks
 from workflow_scripts.faithfulness.organs import (
-    CLASSES,
-    RIBS,
     Labeller,
     draw_and_find,
 )

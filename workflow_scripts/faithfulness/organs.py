@@ -21,19 +21,8 @@ from torch.nn import functional
 from workflow_scripts.common.images import ImageItem
 from workflow_scripts.common.pixels import normalise
 from workflow_scripts.downstream.segmentation.cxas import Cxas, check_classes, load_cxas, prepare
+from workflow_scripts.faithfulness.classes import CLASSES
 from workflow_scripts.faithfulness.presence import largest_piece, present
-
-CLASSES: Final = {
-    "heart": 121,
-    "right_lung": 135,
-    "left_lung": 136,
-    "right_clavicle": 32,
-    "left_clavicle": 31,
-}
-"""The class of each organ in CXAS; right and left are the patient's."""
-
-RIBS: Final = tuple(range(69, 105))
-"""The classes of ribs in CXAS, posterior and anterior, right and left."""
 
 ZONES: Final = ("upper", "mid", "lower")
 """The zones of a lung from top to bottom; a mask is named `{side}_{zone}_zone`."""
@@ -43,16 +32,6 @@ ORGANS: Final = (
     *(f"{side}_{zone}_zone" for side in ("right", "left") for zone in ZONES),
 )
 """The names of all masks."""
-
-NAMES: Final = (
-    {30: "clavicles"}
-    | {number: name.replace("_", " ") for name, number in CLASSES.items()}
-    | dict.fromkeys(RIBS, "rib")
-)
-"""The names of the classes that this workflow knows, by number; the others have numbers alone.
-
-Some classes of CXAS are unions of others: class 30 is both clavicles.
-"""
 
 LEAST_SHARE: Final = 0.0005
 """Share of an image's pixels up to which a structure counts as a speck, and so as absent."""

@@ -2,7 +2,7 @@
 
 `organs.draw_and_find` finds the classes of each image. A class that no test radiograph shows is
 left out: the labeller may be unable to draw it. Some classes of CXAS are unions of others, and each
-class counts as one structure. The classes that `organs.NAMES` lacks are known by number alone.
+class counts as one structure. The classes that `classes.NAMES` lacks are known by number alone.
 """
 
 from typing import Any, Final
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common.records import Value
-from workflow_scripts.faithfulness.organs import NAMES
+from workflow_scripts.faithfulness.classes import NAMES
 from workflow_scripts.faithfulness.patients import jackknifed, jackknifed_value
 from workflow_scripts.faithfulness.seen import unpack_structures
 

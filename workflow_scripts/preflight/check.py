@@ -549,7 +549,7 @@ def check_labeller(path: Path, classes: list[int]) -> None:
 
 def check_organs(path: Path) -> None:
     """Check that the labeller draws the organs that are measured."""
-    from workflow_scripts.faithfulness.organs import CLASSES
+    from workflow_scripts.faithfulness.classes import CLASSES
 
     check_labeller(path, list(CLASSES.values()))
 
