@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from PIL.Image import Resampling
 from scipy.ndimage import gaussian_filter
 
+from tests.scoring import scripts
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.images import ImageItem, decode_image
 from workflow_scripts.features.encoders.rad_dino import RadDino
@@ -612,6 +613,15 @@ def test_tokens_are_those_of_the_patches_in_their_place(encoder):
     tokens = looking.pooled_tokens(encoder, [left])[0]
     # 4 x 4 patches in 4 x 4 tiles: each tile is its patch's token.
     assert tokens == pytest.approx(states.numpy(), abs=5e-3)
+
+
+def test_a_job_that_starts_again_searches_nothing_twice(tmp_path, monkeypatch):
+    script = scripts.SCRIPTS["privacy/extraction/tiny.json"]
+    first = script.run(tmp_path, tmp_path, 1)
+    # A killed job leaves no record, and what it has found.
+    (tmp_path / "privacy/extraction/tiny.json").unlink()
+    monkeypatch.setattr(scoring, "nearest", None)  # may not be called
+    assert script.run(tmp_path, tmp_path, 1) == first
 
 
 def test_labelled_files_are_refused_without_a_model():

@@ -67,9 +67,9 @@ MIRRORED: Final = View(mirrored=True)
 
 MOVED: Final = 2
 """Pixels of the small image, 3% of its side, by which an image is moved, and its edges if it is
-resized. On 532 public radiographs, whose copies were mirrored and moved by 3%, this finds 93% of
-them at 2% false alarms, and copies that are not mirrored from 0 to 4%; steps of 1 pixel miss those
-that are moved by more than 2%, and steps of 3 pixels miss some that are moved by less."""
+resized. Of 271 public radiographs with noise, the lens of whole pixels finds at 2% false alarms
+97%, 94%, 91% and 42% that moved by 2%, 3%, 4% and 5%. With 1 pixel it finds 99%, 79%, 40% and 27%,
+with 3 pixels 61%, 84%, 92% and 80%."""
 
 
 def views_of(name: str) -> tuple[View, ...]:
