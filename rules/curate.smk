@@ -4,7 +4,8 @@
 # published/ (the set with its documents), and for its owner alone what the lenses and the judge saw.
 # filter.json: what the filter refused, found and may have missed, for the tables.
 # worth.json: what a classifier learns from the set, and from as many unfiltered images of the pool;
-# made where `curate.worth` asks for it, or where it is named.
+# made where `curate.worth` asks for it, or where it is named. worth_segmentation.json: the same for
+# U-Nets, where `curate.worth_also` asks for it.
 # Nothing else asks for a set but `make curate MODEL=sana`, and `curate.models` of the config, whose
 # sets every run makes and the tables show.
 
@@ -255,6 +256,78 @@ rule curate_worth:
         " --output {output} 2> {log}"
 
 
+rule curate_worth_segmenters:
+    """Train U-Nets on real images with a curated set, and with as many unfiltered images."""
+    input:
+        manifest="results/cohort/manifest.parquet",
+        prompts=per_job(RUN.curated_prompts),
+        shards=per_job(RUN.curated_shards),
+        real_masks="results/downstream/segmentation/masks/real.parquet",
+        chosen=rules.curate_decide.output.chosen,
+        images=rules.curate_decide.output.images,
+    output:
+        directory("results/curate/{model}/segmenters/repeat-{repeat}"),
+    log:
+        "logs/curate/segmenters_{model}_{repeat}.log",
+    benchmark:
+        "benchmarks/curate/segmenters_{model}_{repeat}.tsv"
+    wildcard_constraints:
+        model="|".join(RUN.with_pool()) or "none",
+    conda:
+        "../envs/core.yaml"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=partial(more_memory, base=32000),
+        runtime=1440,
+    params:
+        *code("curate.train_worth_segmenters"),
+        version=VERSIONS["curate"],
+        weights=per_job(READS.labeller),
+        exact_masks=per_job(READS.exact_masks),
+        radiographs=radiographs("train", "test"),
+        protocol=config["protocol"],
+        flags=arguments.segmented_worth_flags(RUN),
+        seed=per_job(RUN.training_seed, task="segmentation"),
+        progress="results/curate/{model}/.progress-segmenters-{repeat}",
+    shell:
+        "python -m workflow_scripts.curate.train_worth_segmenters --model {wildcards.model}"
+        " --protocol {params.protocol} --manifest {input.manifest} --prompts {input.prompts}"
+        " --shards {input.shards} --real-masks {input.real_masks} --chosen {input.chosen}"
+        " --dataset {input.images} {params.flags} --seed {params.seed}"
+        " --progress {params.progress} --output {output}"
+        " --gpus {resources.gpu} --threads {threads} 2> {log}"
+
+
+rule curate_worth_segmentation:
+    """Score these U-Nets: Dice, and the gain over real data alone."""
+    input:
+        trained=per_job(RUN.segmented_worth_runs),
+        baseline=RUN.outcomes("segmentation", "real_only", "real"),
+    output:
+        "results/curate/{model}/worth_segmentation.json",
+    log:
+        "logs/curate/worth_segmentation_{model}.log",
+    benchmark:
+        "benchmarks/curate/worth_segmentation_{model}.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=partial(more_memory, base=4000),
+        runtime=60,
+    params:
+        *code("curate.worth_segmentation"),
+        version=VERSIONS["curate"],
+        protocol=config["protocol"],
+        bootstrap=config["downstream"]["bootstrap"],
+        seed=config["downstream"]["seed"],
+    shell:
+        "python -m workflow_scripts.curate.worth_segmentation --model {wildcards.model}"
+        " --protocol {params.protocol} --trained {input.trained} --baseline {input.baseline}"
+        " --bootstrap {params.bootstrap} --seed {params.seed} --output {output} 2> {log}"
+
+
 rule curate_describe:
     """Write the set with its documents: card, Croissant, scorecard, datasheet, terms."""
     input:
@@ -262,6 +335,7 @@ rule curate_describe:
         images=rules.curate_decide.output.images,
         records=per_job(RUN.curated_records),
         worth=per_job(RUN.worth_of),
+        segmented=per_job(RUN.segmented_worth_of),
         manifests=RUN.every_manifest(),
         prompt_sets=RUN.every_prompt_set(),
     output:
@@ -281,10 +355,11 @@ rule curate_describe:
         version=VERSIONS["curate"],
         flags=per_job(arguments.described_flags, run=RUN),
         worth=flag("worth"),
+        segmented=flag("segmented", called="worth-segmentation"),
         dataset=lambda wildcards, input: Path(input.images[0]).parents[1],
     shell:
         "python -m workflow_scripts.curate.describe --decision {input.decision}"
         " --dataset {params.dataset} --records {input.records} {params.flags}"
-        " {params.worth}"
+        " {params.worth} {params.segmented}"
         " --searched-manifests {input.manifests} --searched-prompts {input.prompt_sets}"
         " --output {output} 2> {log}"

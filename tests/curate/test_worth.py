@@ -21,7 +21,7 @@ from workflow_scripts.common.manifest import FINDINGS, read_prompts
 from workflow_scripts.common.records import read_record
 from workflow_scripts.curate import describe, train_worth, worth
 from workflow_scripts.curate.set_files import set_sha256
-from workflow_scripts.curate.train_worth import both_sets
+from workflow_scripts.curate.worth_sets import both_sets
 from workflow_scripts.curate.write_set import CHOSEN_SCHEMA
 from workflow_scripts.downstream.classification import train
 from workflow_scripts.privacy.private_table import write_private_table

@@ -66,7 +66,7 @@ def blocks_of(config, cls):
             | {"lens_false_alarms": {"reid": 0.005}, "most_by_attacks": {"extracted_share": 0.1}},
         ],
         "MadeSettings": [config["curate"], {"models": ["sana", "noise"]}],
-        "WorthSettings": [config["curate"], {"worth": True}],
+        "WorthSettings": [config["curate"], {"worth": True, "worth_also": ["segmentation"]}],
         "ClassifierSettings": [downstream["classification"]],
         "DrawSettings": [downstream["segmentation"]],
         "SegmenterSettings": [downstream["segmentation"]],

@@ -81,6 +81,46 @@ def test_worth_is_measured_on_request_alone(config):
     assert "--worth" not in arguments.curate_flags(run)
 
 
+def test_segmentation_is_measured_beside_classification_on_request_alone(config):
+    config["curate"]["worth"] = True
+    run = Run(config)
+    assert run.segmented_worth_of("tiny_sd") is None
+    runs = ["results/curate/tiny_sd/segmenters/repeat-0"]
+    assert run.segmented_worth_runs("tiny_sd") == runs
+    config["curate"] |= {"worth_also": ["segmentation"], "models": ["tiny_sd"]}
+    validate_config(config)
+    record = "results/curate/tiny_sd/worth_segmentation.json"
+    assert run.segmented_worth_of("tiny_sd") == record
+    assert run.records("curate")[-1] == record
+    assert len(run.records("curate")) == 3
+    assert "--worth-also" not in arguments.curate_flags(run)
+    words = arguments.segmented_worth_flags(run)
+    task = config["downstream"]["segmentation"]
+    assert words[words.index("--masked-images") + 1] == str(task["images"])
+    assert words[words.index("--labeller-size") + 1] == str(task["labeller"]["size"])
+    assert words[words.index("--draw-seed") + 1] == str(config["curate"]["seed"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "tasks", "said"),
+    [
+        ({"worth": False}, None, "nothing is measured without curate.worth"),
+        ({}, ["classification"], "downstream.tasks has no segmentation, which measures it"),
+    ],
+)
+def test_segmentation_that_cannot_be_measured_is_refused(config, changed, tasks, said):
+    config["curate"] |= {"worth": True, "worth_also": ["segmentation"], **changed}
+    config["downstream"]["tasks"] = tasks or config["downstream"]["tasks"]
+    with pytest.raises(InputError, match=re.escape(said)):
+        validate_config(config)
+
+
+def test_a_u_net_needs_its_task_and_no_test_patients(config):
+    config["downstream"]["tasks"] = ["classification"]
+    with pytest.raises(InputError, match="measured by segmentation, which does not run"):
+        Run(config).segmented_worth_runs("tiny_sd")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "where"),
     [("tasks", ["segmentation"], "downstream.tasks"), ("pool", "test", "curate.pool")],

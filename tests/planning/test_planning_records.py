@@ -89,3 +89,7 @@ def test_a_curated_set_has_a_record_of_its_filter_and_on_request_of_its_worth():
         f"results/curate/{model}/{name}.json" for model in "ab" for name in ("filter", "worth")
     ]
     assert curate_records([], worth=True) == []
+    also = curate_records(["a"], worth=True, also=["segmentation"])
+    assert also[-1] == "results/curate/a/worth_segmentation.json"
+    assert len(also) == 3
+    assert curate_records(["a"], worth=False, also=["segmentation"]) == [also[0]]

@@ -232,6 +232,15 @@ def test_sets_that_the_config_names_are_planned_with_what_they_are_worth():
     assert {w.settings for w in curated if "worth" in w.what} == {
         w.settings for w in planned if w.stage == "classification"
     }
+    config["curate"]["worth_also"] = ["segmentation"]
+    with_masks = [
+        w for w in works(config, PAPER) if w.what.startswith("worth") and w not in curated
+    ]
+    # Masks of 3,000 images of either set, and as many steps as any U-Net, in each of three runs.
+    assert sorted(w.count for w in with_masks) == sorted(
+        [9000, 9000, *[w.count for w in planned if w.what == "augmented: steps"][:1] * 2]
+    )
+    assert {w.stage for w in with_masks} == {"curate"}
     config["curate"]["pool"] = "stress"
     assert not [w for w in works(config, PAPER) if w.what.startswith("worth")]
 

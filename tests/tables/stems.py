@@ -61,4 +61,5 @@ STEMS = (
     "table24_guarantee",
     "table25_curated",
     "table25b_curated_worth",
+    "table25c_curated_segmentation",
 )

@@ -7,12 +7,13 @@ import pytest
 from tests.curate.test_terms_of_page import decided
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value, write_record
-from workflow_scripts.curate import worth
+from workflow_scripts.curate import worth, worth_segmentation
 from workflow_scripts.curate.filter_record import filter_record
 from workflow_scripts.tables.all_tables import one_table
 from workflow_scripts.tables.derive.curated import (
     NONE_MADE,
     NOT_ASKED,
+    NOT_ASKED_MASKS,
     OF_REAL,
     OF_UNFILTERED,
 )
@@ -64,6 +65,21 @@ def run_of(*records):
     for record in records:
         found.add(record)
     return Run(found, [SANA, NOISE], "World")
+
+
+def segmented_record(reason=None):
+    near = {"interval": (0.1, 0.9), "interval_kind": "bootstrap"}
+    values = [Value(f"real_{m}", 0.6, "higher", 40, **near) for m in ("dice", "dice_pooled")]
+    for metric in () if reason else ("dice", "dice_pooled"):
+        for name, gain in (("curated", 0.15), ("unfiltered", 0.05)):
+            values.append(Value(f"{name}_added_{metric}", 0.6 + gain, "higher", 40, **near))
+            key = f"{name}_added_{metric}_gain"
+            values.append(Value(key, gain, "higher", 40, p=0.001, **near))
+        values.append(Value(f"filter_added_{metric}", 0.1, "higher", 40, p=0.5))
+    values += worth_segmentation.absent(reason, 40) if reason else []
+    masked = {} if reason else {"masked": {"curated": 20, "unfiltered": 19}}
+    details = {"sets": {}, "reason": reason, "dataset_sha256": "0", **masked}
+    return Record("curate", "sana", "worth_segmentation", "sound", values, details)
 
 
 def cells(row):
@@ -158,12 +174,35 @@ def test_where_nothing_could_be_trained_the_reason_stands():
         assert cells(row)["auroc"].reason == cells(row)["set_images"].reason == reason
 
 
+def test_segmentation_stands_beside_real_images_without_sets_alone():
+    table = one_table("table25c_curated_segmentation", run_of(filtered(), segmented_record()))
+    names = ("set_images", "dice", "dice_gain", "dice_filter", "dice_pooled")
+    assert {words: tuple(row[name] for name in names) for words, row in texts(table).items()} == {
+        "real images alone": ("–", "0.600", "–", "–", "0.600"),
+        "real images and as many, no filter": ("19", "0.650", "0.050", "–", "0.650"),
+        "real images and the set": ("20", "0.750", "0.150", "0.100", "0.750"),
+    }
+    last = cells(table.rows[-1])
+    assert last["dice_gain"].beyond_noise
+    assert not last["dice_filter"].beyond_noise
+
+
+def test_where_no_u_net_could_be_trained_the_reason_stands():
+    reason = "no image of the pool passed the filter"
+    table = one_table("table25c_curated_segmentation", run_of(segmented_record(reason)))
+    for row in table.rows[1:]:
+        assert {c.value for c in row.cells} == {None}
+        assert cells(row)["dice"].reason == cells(row)["set_images"].reason == reason
+
+
 @pytest.mark.parametrize(
     ("stem", "records", "reason"),
     [
         ("table25_curated", [], NONE_MADE),
         ("table25b_curated_worth", [], NONE_MADE),
         ("table25b_curated_worth", [filtered()], NOT_ASKED),
+        ("table25c_curated_segmentation", [], NONE_MADE),
+        ("table25c_curated_segmentation", [filtered(), worth_record()], NOT_ASKED_MASKS),
     ],
 )
 def test_without_a_set_one_row_says_why(stem, records, reason):

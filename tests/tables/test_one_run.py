@@ -13,8 +13,8 @@ from workflow_scripts.tables.report import headlines
 from workflow_scripts.tables.run import Run
 from workflow_scripts.tables.utility_words import GAINS, gain_sentence
 
-APART = ("table08c_pareto", "table25b_curated_worth")
-"""What is on the Pareto front follows from the others; test_curated.py has the other one."""
+APART = ("table08c_pareto", "table25b_curated_worth", "table25c_curated_segmentation")
+"""What is on the Pareto front follows from the others; test_curated.py has the other two."""
 
 WITH_GAINS = sorted(s for s, layout in LAYOUTS.items() if layout.has_gains and s not in APART)
 """The tables of measured gains."""

@@ -25,7 +25,7 @@ DRAWN = {
             "shards": 2,
         }
     },
-    "curate": {"pool": "drawn", "images": 10, "worth": True},
+    "curate": {"pool": "drawn", "images": 10, "worth": True, "worth_also": ["segmentation"]},
 }
 STRESS = {
     "curate": {
@@ -104,6 +104,20 @@ def test_its_worth_names_what_was_trained_on(drawn):
     assert record.get("real_auroc").value == pytest.approx(real.get("auroc").value)
     assert record.get("filter_added_auroc").value is not None
     assert "without the filter, alone" in (folder / "published/README.md").read_text()
+
+
+def test_segmentation_is_tried_with_the_worlds_labeller(drawn):
+    folder = drawn / "results/curate/tiny_sd"
+    record = read_record(folder / "worth_segmentation.json")
+    kept = pq.read_metadata(folder / "published/data/train-00000-of-00001.parquet").num_rows
+    assert record.details["masked"] == {"curated": kept, "unfiltered": kept}
+    real = read_record(drawn / "results/downstream/segmentation/real_only/real.json")
+    assert record.get("real_dice").value == pytest.approx(real.get("dice").value)
+    effect, arms = record.get("filter_added_dice"), ("curated", "unfiltered")
+    first, second = (record.get(f"{name}_added_dice").value for name in arms)
+    assert effect.value == pytest.approx(first - second)
+    card = (folder / "published/README.md").read_text()
+    assert "A U-Net was trained to segment the clavicles" in card
 
 
 def test_prompts_of_the_stress_set_go_with_its_images(stress):

@@ -215,13 +215,15 @@ def test_a_set_is_curated_and_shown_in_tables_only_where_the_config_asks_for_it(
     assert not [rule for rule in paper_plan.counts if rule.startswith("curate_")]
     words = paper_plan.words("tables.build")
     assert words[words.index("--curate") + 1] == "--models"  # no record of any set
-    asked = {"run_models": ["sana", "noise"], "curate": {"models": ["sana"], "worth": True}}
+    curate = {"models": ["sana"], "worth": True, "worth_also": ["segmentation"]}
+    asked = {"run_models": ["sana", "noise"], "curate": curate}
     (tmp_path / "overlay.yaml").write_text(json.dumps(asked))
     flags = ["--configfile", "config.yaml", str(tmp_path / "overlay.yaml"), "--"]
     table = "results/tables/table25b_curated_worth.csv"
     found = planned_jobs(paper_plan.folder, *flags, table)
     made = {"curate_plant", "curate_lenses", "curate_look", "curate_decide"}
     made |= {"curate_worth_train", "curate_worth"}
+    made |= {"curate_worth_segmenters", "curate_worth_segmentation"}
     assert {rule for rule, model in found if model == "sana"} >= made
     assert not {rule for rule, model in found if model == "noise" and rule.startswith("curate_")}
     assert ("tables_build", None) in found

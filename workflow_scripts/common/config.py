@@ -236,6 +236,11 @@ def _curated_faults(config: dict[str, Any]) -> list[str]:
             faults.append("curate.worth: downstream.tasks has no classification, which measures it")
         if pool == "test":
             faults.append("curate.worth: the pool's captions are those of patients it is tried on")
+    for task in policy.get("worth_also", ()):
+        if not policy.get("worth"):
+            faults.append("curate.worth_also: nothing is measured without curate.worth")
+        elif task not in config["downstream"]["tasks"]:
+            faults.append(f"curate.worth_also: downstream.tasks has no {task}, which measures it")
     return faults
 
 

@@ -166,7 +166,7 @@ def _body(described: Described) -> str:
         *_planted(decision["planted"]),
         "",
         remaining_words(described),
-        *card_lines(described.worth),
+        *card_lines(described.worth, described.segmented),
         "",
         "## What was not tested",
         "",

@@ -7,11 +7,11 @@
         --searched-prompts results/cohort/prompts/*.parquet --output results/curate/sana/published
 
 The folder holds everything that is handed on: `README.md` (dataset card), `croissant.json`,
-`scorecard.{json,md}`, `datasheet.md`, `terms.{json,md}`, `decision.json`, `worth.json` if it was
-measured, and the shards under `data/`. It is written whole or not at all. The script first searches
-the documents for ids, captions and indications of the cohort, as `make release` does. The same
-inputs give the same bytes. If the decision is not to release, every page says so, and the folder
-serves those who decide.
+`scorecard.{json,md}`, `datasheet.md`, `terms.{json,md}`, `decision.json`, `worth.json` and
+`worth_segmentation.json` if they were measured, and the shards under `data/`. It is written whole
+or not at all. The script first searches the documents for ids, captions and indications of the
+cohort, as `make release` does. The same inputs give the same bytes. If the decision is not to
+release, every page says so, and the folder serves those who decide.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from workflow_scripts.curate.scorecard import fill, scorecard_json, scorecard_pa
 from workflow_scripts.curate.search import check_texts, cohort_texts
 from workflow_scripts.curate.set_files import set_sha256
 from workflow_scripts.curate.terms import terms_json, terms_page
-from workflow_scripts.curate.worth_text import read_worth, worth_json
+from workflow_scripts.curate.worth_text import SEGMENTED, WORTH, read_worth, worth_json
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dataset", required=True, help="folder that holds data/*.parquet")
     parser.add_argument("--records", nargs="*", default=[], help="records of the model, JSON")
     parser.add_argument("--worth", help="record of classifiers trained on the set, worth.json")
+    parser.add_argument(
+        "--worth-segmentation", help="record of U-Nets trained on it, worth_segmentation.json"
+    )
     parser.add_argument("--family", help="the model's family in the config")
     parser.add_argument("--base", help="the model's base checkpoint in the config")
     parser.add_argument(
@@ -67,10 +70,14 @@ def main(arguments: list[str] | None = None) -> None:
     described = describe_set(
         flags.decision, flags.dataset, flags.records, flags.family, flags.base, version()
     )
+    digest = set_sha256([shard.sha256 for shard in described.shards])
     if flags.worth:
-        digest = set_sha256([shard.sha256 for shard in described.shards])
         worth = read_worth(flags.worth, described.model, digest)
         described = replace(described, worth=worth)
+    if flags.worth_segmentation:
+        path = flags.worth_segmentation
+        segmented = read_worth(path, described.model, digest, SEGMENTED)
+        described = replace(described, segmented=segmented)
     texts = {**documents(described), "decision.json": json.dumps(described.decision)}
     if flags.searched_manifests:
         check_texts(texts.items(), *cohort_texts(flags.searched_manifests, flags.searched_prompts))
@@ -106,7 +113,11 @@ def documents(described: Described) -> dict[str, str]:
         "datasheet.md": datasheet(described),
         "terms.json": _json(terms_json(described.terms)),
         "terms.md": terms_page(described.terms),
-        **({} if described.worth is None else {"worth.json": _json(worth_json(described.worth))}),
+        **{
+            f"{name}.json": _json(worth_json(record))
+            for name, record in ((WORTH, described.worth), (SEGMENTED, described.segmented))
+            if record is not None
+        },
     }
 
 

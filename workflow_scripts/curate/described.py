@@ -69,6 +69,7 @@ class Described:
         records: the model's records of the protocol `sound`.
         version: version of the workflow.
         worth: the record of classifiers trained on the set; None if none was trained.
+        segmented: the record of U-Nets trained on it, likewise.
     """
 
     decision: dict[str, Any]
@@ -81,6 +82,7 @@ class Described:
     records: tuple[Record, ...]
     version: str
     worth: Record | None = None
+    segmented: Record | None = None
 
     @property
     def name(self) -> str:

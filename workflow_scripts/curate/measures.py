@@ -35,9 +35,12 @@ FILTER: Final = (
 LEARNED: Final = (("auroc", "AUROC"), ("f1", "F1"), ("accuracy", "Accuracy"))
 """What a classifier is scored by, with names for readers."""
 
+SEGMENTED: Final = (("dice", "Dice"), ("dice_pooled", "Pooled Dice"))
+"""What a U-Net is scored by, with names for readers."""
+
 WORTH: Final = tuple(
     Metric(f"{key}_filter", f"{label}, by the filter", "higher", 3, TESTED)
-    for key, label in LEARNED
+    for key, label in (*LEARNED, *SEGMENTED)
 )
 """In tables: what the filter changes, the curated arm less the unfiltered one."""
 

@@ -7,10 +7,12 @@ medical data evaluation, Communications Engineering 4, 130 (2025), doi:10.1038/s
 A criterion that no record covers is a gap, which the scorecard lists with its reason.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from workflow_scripts.common.manifest import FINDINGS
+from workflow_scripts.common.records import Record
 from workflow_scripts.curate.described import Described, number, with_interval
 from workflow_scripts.curate.worth_text import lines_of
 from workflow_scripts.curate.worth_text import shown as shown_value
@@ -278,20 +280,33 @@ def _completeness(described: Described) -> list[Entry]:
 
 
 def _worth(described: Described) -> list[Entry]:
-    """Return the lines of classifiers trained on the set, and on as many unfiltered images."""
-    worth = described.worth
+    """Return the lines of networks trained on the set, and on as many unfiltered images."""
+    return [
+        *_learned(described.worth, "AUROC", "a classifier", "curate.worth", "worth.json"),
+        *_learned(
+            described.segmented,
+            "Dice",
+            "a U-Net",
+            "curate.worth_also",
+            "worth_segmentation.json",
+        ),
+    ]
+
+
+def _learned(
+    worth: Record | None, metric: str, network: str, key: str, source: str
+) -> Iterator[Entry]:
     if worth is None or worth.details["reason"]:
-        gap = worth.details["reason"] if worth else "not measured: curate.worth asks for it"
-        words = "What a classifier learns from the set (AUROC)"
-        return [Entry("completeness", words, None, SET, "-", gap)]
-    entries = []
+        gap = worth.details["reason"] if worth else f"not measured: {key} asks for it"
+        words = f"What {network} learns from the set ({metric})"
+        yield Entry("completeness", words, None, SET, "-", gap)
+        return
     for line in lines_of(worth):
-        what = "difference of AUROC" if line.words.startswith("what the filter") else "AUROC"
-        words = f"Worth for training a classifier, {what}: {line.words}"
+        what = f"difference of {metric}" if line.words.startswith("what the filter") else metric
+        words = f"Worth for training {network}, {what}: {line.words}"
         value = None if line.value.value is None else shown_value(line.value)
         of = "test radiographs"
-        entries.append(Entry("completeness", words, value, of, "worth.json", line.value.reason))
-    return entries
+        yield Entry("completeness", words, value, of, source, line.value.reason)
 
 
 def _fid_of_findings(described: Described) -> Entry:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from workflow_scripts.common.manifest import FINDINGS
 from workflow_scripts.common.settings import LARGEST_SEED, Key
+from workflow_scripts.downstream.segmentation.settings import DrawSettings, LabellerSettings
 
 VERDICTS: Final = ("release", "credentialed", "do_not_release")
 """The possible decisions, from the widest access to none."""
@@ -197,7 +198,7 @@ class MadeSettings:
         tuple[str, ...],
         Key(
             "Models of run_models of which every run curates a set, which the tables show (Tables "
-            "25 and 25b). None by default: then a set is made by `make curate` alone, and no "
+            "25, 25b and 25c). None by default: then a set is made by `make curate` alone, and no "
             "table shows it.",
             optional=True,
             unique=True,
@@ -207,7 +208,7 @@ class MadeSettings:
 
 @dataclass(frozen=True)
 class WorthSettings:
-    """Whether classifiers are trained on the set, too."""
+    """Whether networks are trained on the set, too, and for which tasks."""
 
     worth: Annotated[
         bool,
@@ -218,3 +219,21 @@ class WorthSettings:
             optional=True,
         ),
     ] = False
+    worth_also: Annotated[
+        tuple[Literal["segmentation"], ...],
+        Key(
+            "Tasks beside classification by which `worth` is measured: U-Nets are trained on real "
+            "images and the curated set, and on real images and as many unfiltered ones. Table 25c "
+            "shows it where `models` names the set's. None by default.",
+            optional=True,
+            unique=True,
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True)
+class SegmentedSettings:
+    """How the masks of a set's images are drawn, as downstream draws those of a model's images."""
+
+    labeller: Annotated[LabellerSettings | None, Key("The network that draws the masks.")] = None
+    masked: Annotated[DrawSettings | None, Key("The draw of images that get masks.")] = None

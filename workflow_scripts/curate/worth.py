@@ -13,19 +13,17 @@ trained, the record has the reason.
 """
 
 import argparse
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from workflow_scripts.common.access import unreadable
-from workflow_scripts.common.as_published import PROTOCOLS
-from workflow_scripts.common.errors import InputError, run_script
+from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import FINDINGS, read_manifest
 from workflow_scripts.common.records import Record, Value, provenance, write_record
-from workflow_scripts.curate.train_worth import SETS, SETS_FILE, WAYS
+from workflow_scripts.curate.train_worth import WAYS
+from workflow_scripts.curate.worth_sets import SETS, add_score_flags, read_sets
 from workflow_scripts.downstream.classification.metrics import METRICS, THRESHOLD
 from workflow_scripts.downstream.classification.score import true_labels, values
 from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
@@ -33,29 +31,6 @@ from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read
 log = logging.getLogger(__name__)
 
 FAMILY: Final = "worth"
-
-_SAME: Final = ("task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images",
-                "sets", "reason")  # fmt: skip
-"""The keys of `sets.json` that are equal in all repeats."""
-
-
-def read_sets(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return the description of the training images, which all repeats share.
-
-    Raises:
-        InputError: a folder has no `sets.json`, or two repeats had different training images.
-    """
-    remedy = "delete the folder and rerun curate_worth_train"
-    contents: list[dict[str, Any]] = []
-    for folder in folders:
-        try:
-            content = json.loads((folder / SETS_FILE).read_text(encoding="utf-8"))
-            contents.append({key: content[key] for key in _SAME})
-        except (OSError, ValueError, KeyError) as error:
-            raise unreadable("cannot read what was trained on", error, folder, remedy) from None
-        if contents[-1] != contents[0]:
-            raise InputError("trained on other images than the first repeat", folder, remedy)
-    return contents[0]
 
 
 def compared(
@@ -147,23 +122,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add: Any = parser.add_argument
-    add("--model", required=True, help="the model's key")
-    add("--protocol", required=True, choices=PROTOCOLS)
-    add(
-        "--trained", required=True, nargs="+", type=Path, help="folders of train_worth, one per run"
-    )
-    add(
-        "--baseline",
-        required=True,
-        nargs="+",
-        type=Path,
-        help="outcomes of real data alone, of all runs",
-    )
-    add("--manifest", required=True, type=Path)
-    add("--bootstrap", required=True, type=int, help="how many test sets are drawn")
-    add("--seed", required=True, type=int, help="of the draws")
-    add("--output", required=True, type=Path, help="the record, JSON")
+    add_score_flags(parser)
+    parser.add_argument("--manifest", required=True, type=Path)
     return parser.parse_args(argv)
 
 

@@ -14,6 +14,13 @@ _WAYS: Final = {"alone": "alone", "added": "added to real images"}
 METRIC: Final = "auroc"
 """The metric that the documents show; its mean over findings."""
 
+DICE: Final = "dice"
+"""The same for segmentation; its mean over test radiographs."""
+
+WORTH: Final = "worth"
+SEGMENTED: Final = "worth_segmentation"
+"""The family of the record for classification, and of that for segmentation."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -30,40 +37,44 @@ class Line:
     gain: Value | None
 
 
-def read_worth(path: str | Path, model: str, dataset_sha256: str) -> Record:
-    """Read `worth.json` of a set.
+def read_worth(path: str | Path, model: str, dataset_sha256: str, family: str = WORTH) -> Record:
+    """Read `worth.json` of a set, or `worth_segmentation.json`.
 
     Args:
         path: the record.
         model: the set's model.
         dataset_sha256: digest of the set, see `set_sha256`.
+        family: of the record.
 
     Raises:
         InputError: the file is another kind of record, or belongs to another set.
     """
     record = read_record(path)
     trained = record.details.get("dataset_sha256")
-    if (record.stage, record.family, record.model) != ("curate", "worth", model):
-        raise InputError(f"not the worth of a set of {model}", path, "rerun curate_worth")
+    if (record.stage, record.family, record.model) != ("curate", family, model):
+        raise InputError(f"not the worth of a set of {model}", path, f"rerun curate_{family}")
     if trained != dataset_sha256:
         raise InputError(
-            "classifiers were trained on another set than the one that is described",
+            "networks were trained on another set than the one that is described",
             path,
-            "rerun curate_worth_train and curate_worth",
+            "delete it, and run the workflow again",
         )
     return record
 
 
 def lines_of(record: Record) -> Iterator[Line]:
     """Yield the lines of real data alone, of each arm, and of the filter's effect."""
-    yield Line("real images alone", record.get(f"real_{METRIC}"), None)
-    for way, how in _WAYS.items():
+    metric = DICE if record.family == SEGMENTED else METRIC
+    # No U-Net learns from generated images alone.
+    ways = {way: how for way, how in _WAYS.items() if metric == METRIC or way == "added"}
+    yield Line("real images alone", record.get(f"real_{metric}"), None)
+    for way, how in ways.items():
         for name, what in _SETS.items():
-            key = f"{name}_{way}_{METRIC}"
+            key = f"{name}_{way}_{metric}"
             yield Line(f"{what}, {how}", record.get(key), record.get(f"{key}_gain"))
-    for way, how in _WAYS.items():
+    for way, how in ways.items():
         words = f"what the filter changes, {how}"
-        yield Line(words, record.get(f"filter_{way}_{METRIC}"), None)
+        yield Line(words, record.get(f"filter_{way}_{metric}"), None)
 
 
 def shown(value: Value | None) -> str:
@@ -76,30 +87,65 @@ def shown(value: Value | None) -> str:
     return with_interval(value.value, low, high)
 
 
-def card_lines(record: Record | None) -> list[str]:
-    """Return the section of the dataset card, Markdown."""
+def card_lines(record: Record | None, segmented: Record | None) -> list[str]:
+    """Return the section of the dataset card, Markdown.
+
+    Args:
+        record: `worth.json`; None if it was not measured.
+        segmented: `worth_segmentation.json`, likewise.
+    """
     lines = ["", "## What it is worth for training", ""]
     if record is None:
         return [*lines, "Not measured (`curate.worth` of the config asks for it)."]
-    details = record.details
-    if details["reason"]:
-        return [*lines, f"Not measured: {details['reason']}."]
-    curated = details["sets"]["curated"]
+    if record.details["reason"]:
+        return [*lines, f"Not measured: {record.details['reason']}."]
     lines += [
-        f"A classifier of 14 findings was trained on {number(curated['images'])} images of this "
+        f"A classifier of 14 findings was trained on {_images(record, 'curated')} images of this "
         "set, and on as many unfiltered images of the same pool, drawn by the same quotas and in "
-        f"the same order ({number(details['shared_images'])} are in both). Each was then tested on "
-        f"{number(details['n_test'])} radiographs of {number(details['n_test_patients'])} patients "
-        "whom no model has seen. Other tasks were not tested.",
+        f"the same order ({number(record.details['shared_images'])} are in both). Each was then "
+        f"tested on {_tested(record)}.",
         "",
-        "| trained on | mean AUROC | gain over real images alone |",
-        "|---|---|---|",
+        *_table(record, "mean AUROC"),
+        "",
     ]
-    lines += [f"| {x.words} | {shown(x.value)} | {shown(x.gain)} |" for x in lines_of(record)]
-    kind = next((x.value.interval_kind for x in lines_of(record) if x.value.interval_kind), None)
+    if segmented is None or segmented.details["reason"]:
+        return [*lines, "Other tasks were not tested."]
+    masked = segmented.details["masked"]
+    return [
+        *lines,
+        "A U-Net was trained to segment the clavicles on real images, with "
+        f"{number(masked['curated'])} images of this set and with {number(masked['unfiltered'])} "
+        f"unfiltered ones. Each was then tested on {_tested(segmented)}. Other tasks were not "
+        "tested.",
+        "",
+        *_table(segmented, "mean Dice"),
+    ]
+
+
+def _images(record: Record, name: str) -> str:
+    return number(record.details["sets"][name]["images"])
+
+
+def _tested(record: Record) -> str:
+    details = record.details
+    return (
+        f"{number(details['n_test'])} radiographs of {number(details['n_test_patients'])} patients "
+        "whom no model has seen"
+    )
+
+
+def _table(record: Record, metric: str) -> list[str]:
+    """Return the comparison as a Markdown table, with what its intervals are."""
+    found = list(lines_of(record))
+    lines = [
+        f"| trained on | {metric} | gain over real images alone |",
+        "|---|---|---|",
+        *(f"| {x.words} | {shown(x.value)} | {shown(x.gain)} |" for x in found),
+    ]
+    kind = next((x.value.interval_kind for x in found if x.value.interval_kind), None)
     if kind:
         lines += ["", f"Brackets: {kind}."]
-        if len([run for run in details["runs"] if run["arm"] == "real"]) == 1:
+        if len([run for run in record.details["runs"] if run["arm"] == "real"]) == 1:
             lines[-1] += " With one training run of each, no difference is called an effect."
     return lines
 
@@ -107,7 +153,7 @@ def card_lines(record: Record | None) -> list[str]:
 def worth_json(record: Record) -> dict[str, Any]:
     """Return the part of the record that is published: values and training images, no paths."""
     keys = ["task", "draw_seed", "quotas", "pool_images", "dataset_sha256", "shared_images"]
-    keys += ["sets", "reason", "n_test", "n_test_patients"]
+    keys += ["sets", "masked", "reason", "n_test", "n_test_patients"]
     fields = ("metric", "subset", "value", "interval", "interval_kind", "p", "n", "reason")
     return {
         "model": record.model,

@@ -9,7 +9,7 @@ from workflow_scripts.common.config import caption_source_of, prompt_sets_of
 from workflow_scripts.common.folders import parts
 from workflow_scripts.common.manifest import COHORT_PROMPT_SETS, PROMPT_SETS, STRESS
 from workflow_scripts.common.settings import flag_values
-from workflow_scripts.curate.settings import CurateSettings
+from workflow_scripts.curate.settings import CurateSettings, SegmentedSettings
 from workflow_scripts.downstream.classification.settings import ClassifierSettings
 from workflow_scripts.downstream.report_generation.settings import ReporterSettings
 from workflow_scripts.downstream.segmentation.settings import (
@@ -277,6 +277,14 @@ def worth_flags(run: Run) -> list[str]:
     policy = run.config["curate"]
     draw = {"quotas": policy["quotas"], "draw_seed": policy["seed"]}
     return [*flags(draw), *classifier_flags(run)]
+
+
+def segmented_worth_flags(run: Run) -> list[str]:
+    """Return the flags of a set's draw, of its masks, and of the U-Net that is trained on it."""
+    policy, task = run.config["curate"], run.config["downstream"]["segmentation"]
+    draw = {"quotas": policy["quotas"], "draw_seed": policy["seed"]}
+    drawn = {"labeller": task["labeller"], "masked": task}
+    return [*flags(draw | flag_values(SegmentedSettings, drawn)), *segmenter_flags(run)]
 
 
 def exact_organs_flag(run: Run) -> list[str]:

@@ -92,12 +92,14 @@ def stress_records(models: Sequence[str]) -> list[str]:
     return [f"results/faithfulness/stress/{m}.json" for m in models]
 
 
-def curate_records(models: Sequence[str], *, worth: bool) -> list[str]:
+def curate_records(models: Sequence[str], *, worth: bool, also: Sequence[str] = ()) -> list[str]:
     """Return the records of curated sets: of each filter, and of what each set is worth.
 
     Args:
         models: the models for which every run makes a set.
         worth: whether classifiers are trained on the sets.
+        also: the other tasks that networks are trained for on the sets.
     """
-    names = ("filter", "worth") if worth else ("filter",)
+    tasks = ("worth", *(f"worth_{task}" for task in also)) if worth else ()
+    names = ("filter", *tasks)
     return [f"results/curate/{model}/{name}.json" for model in models for name in names]

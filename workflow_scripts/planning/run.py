@@ -347,7 +347,9 @@ class Run:
         The records of `curate` describe the sets that every run makes.
         """
         if kind == "curate":
-            return curate_records(self.curated(), worth=self.config["curate"].get("worth", False))
+            policy = self.config["curate"]
+            worth, also = policy.get("worth", False), policy.get("worth_also", ())
+            return curate_records(self.curated(), worth=worth, also=also)
         if kind == "fidelity":
             return fidelity_records(self.reference_encoders, self.with_images("test"))
         if kind == "privacy":
@@ -441,27 +443,44 @@ class Run:
         measured = self.config["curate"].get("worth", False)
         return f"results/curate/{model}/worth.json" if measured else None
 
+    def segmented_worth_of(self, model: str) -> str | None:
+        """Return the record of a set's worth for segmentation, if the config asks for it."""
+        asked = "segmentation" in self.config["curate"].get("worth_also", ())
+        found = self.worth_of(model) and f"results/curate/{model}/worth_segmentation.json"
+        return found if asked else None
+
     def worth_runs(self, model: str) -> list[str]:
         """Return the folders of trained classifiers that the record of `worth_of` compares.
 
         Raises:
             InputError: there is no baseline, or the pool shows test patients.
         """
-        if "classification" not in self.config["downstream"]["tasks"]:
+        return self._trained_on_set(model, "classification", "worth", "worth")
+
+    def segmented_worth_runs(self, model: str) -> list[str]:
+        """Return the folders of U-Nets that the record of `segmented_worth_of` compares.
+
+        Raises:
+            InputError: see `worth_runs`.
+        """
+        return self._trained_on_set(model, "segmentation", "segmenters", "worth_also")
+
+    def _trained_on_set(self, model: str, task: str, folder: str, key: str) -> list[str]:
+        if task not in self.config["downstream"]["tasks"]:
             raise InputError(
-                "the worth of a curated set is measured by classification, which does not run",
+                f"the worth of a curated set is measured by {task}, which does not run",
                 "downstream.tasks",
-                "add classification, or leave curate.worth out",
+                f"add {task}, or leave curate.{key} out",
             )
         if self.config["curate"]["pool"] == "test":
             raise InputError(
-                "the pool's captions belong to test patients, on whom the classifiers are tested",
+                "the pool's captions belong to test patients, on whom the networks are tested",
                 "curate.pool",
-                "draw from another prompt set, or leave curate.worth out",
+                f"draw from another prompt set, or leave curate.{key} out",
             )
         self.curated_shards(model)
-        repeats = self.config["downstream"]["classification"]["repeats"]
-        return [f"results/curate/{model}/worth/repeat-{k}" for k in range(repeats)]
+        repeats = self.config["downstream"][task]["repeats"]
+        return [f"results/curate/{model}/{folder}/repeat-{k}" for k in range(repeats)]
 
     def with_examples(self) -> list[str]:
         """Return the models in the report's examples: those that use the cohort's captions."""

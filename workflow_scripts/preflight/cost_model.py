@@ -877,6 +877,18 @@ def _curation(config: Mapping[str, Any], cohort: Cohort, key: str) -> Iterator[W
                 "images", ("classify",), "images per second", classifier_settings(task),
                 task["repeats"],
             )  # fmt: skip
+    if "segmentation" not in policy.get("worth_also", ()):
+        return
+    task = config["downstream"]["segmentation"]
+    masked = min(task["images"], policy["images"]) * task["repeats"]
+    for which in ("the set", "as many unfiltered"):
+        # Each run draws the masks anew.
+        yield _encoding("cxas", key, f"worth of {which}: pseudo-masks", masked, "curate")
+        yield Work(
+            "curate", key, f"worth of {which}, segmentation: steps",
+            task["steps"] * task["repeats"], "steps", ("unet",), "seconds per step",
+            segmenter_settings(task), task["repeats"],
+        )  # fmt: skip
 
 
 LIKENESS: Final = "float32, 20 views"

@@ -233,7 +233,7 @@ def _curation(config: Mapping[str, Any]) -> list[StageNeed]:
 
     An image has 512 x 512 pixels, of a byte each. A radiograph's gray values are held 32 x 32 in
     float32, in four enlargements. 128 images at once are compared with all of them, which takes
-    about six blocks. Of the set, only the tables of ids are in memory (4 KB an image, measured).
+    about six blocks. Of the set only tables of ids are in memory (some 3 KB an image, measured).
     While it is written, its images are on the disk twice.
     """
     policy, tasks = config["curate"], config["downstream"]

@@ -8,7 +8,7 @@ from workflow_scripts.common.records import Record
 from workflow_scripts.tables.assemble import Table, derived_table, joined_table
 from workflow_scripts.tables.cohort_counts import AttritionTable
 from workflow_scripts.tables.derive import prevalence, task_ranks
-from workflow_scripts.tables.derive.curated import curated, worth
+from workflow_scripts.tables.derive.curated import MASKED, curated, worth
 from workflow_scripts.tables.derive.downstream_settings import downstream_settings
 from workflow_scripts.tables.derive.leaderboard import leaderboard
 from workflow_scripts.tables.derive.long_table import LongTable
@@ -181,6 +181,9 @@ DERIVED: Final = {
     ),
     "table25b_curated_worth": Derivation(
         lambda run, _: worth(run.records, run.measurements, run.models)
+    ),
+    "table25c_curated_segmentation": Derivation(
+        lambda run, _: worth(run.records, run.measurements, run.models, MASKED)
     ),
 }
 """The tables that are computed from measurements; all others only show them."""

@@ -210,7 +210,7 @@ def training_pairs(
         )
     if args.setting == "augmented":
         of_model = read_masks(args.masks)
-        for key in ("draw", "labeller"):
+        for key in ("labeller",) if args.other_prompts else ("draw", "labeller"):
             if of_model.run[key] != real_masks.run[key]:
                 raise InputError(
                     f"{key} is {of_model.run[key]}, but {real_masks.run[key]} in the real masks",
@@ -264,6 +264,11 @@ def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, SegmenterSet
     add = parser.add_argument
     add("--real-masks", type=Path, required=True, help="masks of the radiographs; see `label`")
     add("--masks", type=Path, help="masks of the model's images")
+    add(
+        "--other-prompts",
+        action="store_true",
+        help="the model's images may be of other prompts than the drawn radiographs",
+    )
     args = parser.parse_args(argv)
     synthetic = args.setting == "augmented"
     if synthetic != bool(args.shards) or synthetic != (args.masks is not None):
