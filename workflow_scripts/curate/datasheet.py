@@ -64,7 +64,7 @@ _ANSWERS: Final = {
     },
     "Uses": {
         "Has it been used already?": "If there is a `worth.json`, it states what a classifier "
-        "gained from the set.",
+        "gained from the set, and a `worth_segmentation.json` what a U-Net gained.",
         "Is there a list of papers that use it?": STEWARD,
         "What else could it be used for?": "Research on methods.",
         "What may affect future uses?": "Labels say what was asked for. The model repeats the "
