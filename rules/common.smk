@@ -380,6 +380,13 @@ def gpu_memory(jobs):
 
 def preflight():
     """Check every file that the planned jobs need, and what they ask of SLURM, before the first."""
+    if workflow.group_settings.group_components:
+        raise WorkflowError(
+            "Snakemake makes groups larger than `group-components` says and may run their jobs "
+            "twice, because this workflow has a checkpoint (snakemake issue 1628)\n"
+            "  where: --group-components, or `group-components:` of the profile\n"
+            "  remedy: take it and `groups:` out; every job is then a job of its own"
+        )
     planned = list(workflow.dag.needrun_jobs())
     stages = sorted({job.rule.name.split("_")[0] for job in planned})
     models = sorted(

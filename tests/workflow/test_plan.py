@@ -183,6 +183,16 @@ def test_no_profile_groups_jobs(name):
     assert not [key for key in profile if key.startswith("group")]
 
 
+def test_groups_of_a_site_are_refused_before_the_first_job(bare):
+    command = ["snakemake", "--cores", "1", "--groups", "generate_control=controls"]
+    command += ["--group-components", "controls=16", "--"]
+    command += ["results/generate/noise/test/part-00000-of-00004.parquet"]
+    done = run(command, bare, check=False)
+    assert done.returncode
+    assert "remedy: take it and `groups:` out" in done.stdout
+    assert not (bare / "results/generate").exists()
+
+
 def test_what_slurm_can_never_grant_is_refused_before_the_first_job(bare, tmp_path):
     notes = sbatch_stand_in(tmp_path / "bin")
     site = "h200|1-00:00:00|96|1500000|gpu:nvidia_h200:8\ncpu|infinite|64|500000|(null)"
