@@ -109,6 +109,26 @@ def test_a_byte_order_mark_is_no_fault(mimic, tmp_path):
     check_metadata(tmp_path / "own.csv")
 
 
+def test_images_that_are_not_there_are_named_before_any_job(tmp_path):
+    config = read_config(["config.yaml"])
+    table = tmp_path / "metadata.csv"
+    table.write_text("file_name,prompt_id\na.png,test-0\nb.png,test-1\n")
+    external = {"images": str(tmp_path), "metadata": str(table)}
+    block = {"family": "external", "external": external, "display": {"name": "Mine"}}
+    config["models"]["mine"], config["run_models"] = block, ["mine"]
+    (tmp_path / "a.png").write_bytes(b"x")
+
+    def faults():
+        checks = preflight(config, {"generate"}, {"mine"})
+        return {check.what: check.fault for check in checks if check.fault}
+
+    (fault,) = faults().values()
+    assert "1 of 2 image files" in str(fault)
+    assert "b.png (No such file" in str(fault)
+    (tmp_path / "b.png").write_bytes(b"x")
+    assert not faults()
+
+
 def test_a_table_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "metadata.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(InputError, match="not UTF-8"):

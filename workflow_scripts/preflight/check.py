@@ -349,7 +349,12 @@ def _model_subjects(
     if family == "external":
         external = block["external"]
         yield f"models.{key}.external.images", external["images"], check_folder
-        yield f"models.{key}.external.metadata", external["metadata"], check_metadata
+        given = Path(external["images"])
+
+        def check_own(path: Path) -> None:
+            check_metadata(path, given)
+
+        yield f"models.{key}.external.metadata", external["metadata"], check_own
         return
     if "generate" in stages:
         sampled = ", ".join(f"{name} {value}" for name, value in block["generate"].items())
@@ -418,11 +423,26 @@ def check_table(path: Path, columns: list[str]) -> None:
     read_csv(path, columns)
 
 
-def check_metadata(path: Path) -> None:
-    """Check the table of a user's own images with the function that reads it later."""
+def check_metadata(path: Path, images: Path | None = None) -> None:
+    """Check the table of a user's own images with the function that reads it later.
+
+    Args:
+        path: the table.
+        images: the folder of the images, of which some are looked for.
+    """
+    from workflow_scripts.cohort.checked_csv import check_image_files
+    from workflow_scripts.cohort.parts import silence
     from workflow_scripts.generate.import_external import read_metadata
 
-    read_metadata(path)
+    names = read_metadata(path)["file_name"].tolist()
+    if images is not None and images.is_dir():  # a missing folder has a check of its own
+        with silence():
+            check_image_files([str(images / name) for name in _spread(names)], path)
+
+
+def _spread(items: list[str]) -> list[str]:
+    """Return some items, evenly spread over all of them."""
+    return items[:: max(1, len(items) // SOME_FILMS)]
 
 
 def check_mimic_cxr_jpg(root: Path) -> None:
@@ -528,9 +548,7 @@ def check_cohort(config: dict[str, Any], prompts: Collection[str]) -> None:
     source = cohort[cohort["source"]]
     paths = manifest["path"].tolist()
     with silence():
-        check_image_files(
-            paths[:: max(1, len(paths) // SOME_FILMS)], source.get("metadata", source["root"])
-        )
+        check_image_files(_spread(paths), source.get("metadata", source["root"]))
 
 
 def check_classifier(path: Path) -> None:
