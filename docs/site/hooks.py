@@ -17,8 +17,12 @@ from mkdocs.structure.files import File  # noqa: E402
 
 from workflow_scripts.common.config import schema  # noqa: E402
 
-# Names of keys and files are not broken at any letter.
-STYLE = ".md-typeset table code { word-break: normal; overflow-wrap: anywhere; }\n"
+# Names of keys and files are not broken at any letter, and a table of seven columns fits beside the
+# contents in a window of 1,280 pixels.
+STYLE = """\
+.md-typeset table code { word-break: normal; overflow-wrap: break-word; }
+.md-typeset table:not([class]) :is(th, td) { min-width: 0; padding: 0.6em 0.6em; }
+"""
 
 
 def on_files(files: Any, config: Any) -> Any:

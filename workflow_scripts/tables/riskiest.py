@@ -50,8 +50,8 @@ class Lens:
 
 
 LENSES: Final = (
-    Lens("latent", "RAD-DINO distance", "low", 4),
-    Lens("reid", "Re-identification score", "high", 4),
+    Lens("latent", "RAD-DINO distance, lowest first", "low", 4),
+    Lens("reid", "Re-identification score, highest first", "high", 4),
 )
 
 
