@@ -3,10 +3,10 @@
 The score of an image is its distance to the closest training radiograph, over the mean distance to
 its closest ones (Carlini et al., 2023). It is small if one radiograph is much closer than all
 others. A lens compares pixels or RAD-DINO's tokens, of the whole image or of the one patch that is
-closest. The limit of a lens is set on radiographs of patients that no model was trained on: a
-stated share of these patients may fall below it. Each patient counts once, whatever the number of
-films. If images are compared in several views (`views`), the least score of them counts, of
-held-out radiographs as of images.
+closest. The limit of a lens is set on radiographs of patients that no model was trained on. A new
+patient's radiograph falls below it with at most a stated probability. Each patient counts once,
+whatever the number of films. If images are compared in several views (`views`), the least score of
+them counts, of held-out radiographs as of images.
 """
 
 from collections.abc import Sequence
@@ -137,7 +137,10 @@ def limit_of(values: np.ndarray, weights: np.ndarray, share: float) -> float:
 
 
 def limits_of(held_out: Scores, patients: np.ndarray, false_alarms: float) -> Limits | None:
-    """Return the limits that at most a share of held-out patients falls below.
+    """Return the limits that a new patient falls below with a probability of at most a share.
+
+    The new patient's place among all n + 1 is random, so that k held-out patients below a limit
+    leave it a probability of (k + 1) / (n + 1) (conformal prediction; Vovk et al., 2005).
 
     Args:
         held_out: scores of held-out radiographs.
@@ -148,15 +151,17 @@ def limits_of(held_out: Scores, patients: np.ndarray, false_alarms: float) -> Li
         The limits; None with fewer than 1 / `false_alarms` patients, of whom none could raise a
         false alarm.
     """
-    if len(np.unique(patients)) * false_alarms < 1:
+    n = len(np.unique(patients))
+    if n * false_alarms < 1:
         return None
+    below = ((n + 1) * false_alarms - 1) / n
     weights = weights_of(patients)
     columns = list(held_out.values.T)
-    lenses = np.array([limit_of(column, weights, false_alarms) for column in columns])
+    lenses = np.array([limit_of(column, weights, below) for column in columns])
     in_order = []
     for column in columns:
         order = np.argsort(column, kind="stable")
         in_order.append((column[order], np.cumsum(weights[order])))
     alone = Limits(lenses, tuple(in_order), 0.0)
     least = alone.shares(held_out.values).min(axis=1)
-    return Limits(lenses, tuple(in_order), limit_of(least, weights, false_alarms))
+    return Limits(lenses, tuple(in_order), limit_of(least, weights, below))

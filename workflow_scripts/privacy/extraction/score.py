@@ -34,7 +34,6 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from workflow_scripts.common.access import require_access
 from workflow_scripts.common.as_published import PROTOCOLS, deviations
 from workflow_scripts.common.code import own_digests
 from workflow_scripts.common.devices import device_name, pick_device
@@ -42,6 +41,7 @@ from workflow_scripts.common.errors import InputError, run_script
 from workflow_scripts.common.files import whole_file
 from workflow_scripts.common.manifest import read_manifest, read_prompts
 from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.resuming import read_unless_damaged
 from workflow_scripts.common.settings import add_flags, settings_of_flags
 from workflow_scripts.features.encoders import load_encoder, weights_sha256
 from workflow_scripts.features.extract import (
@@ -50,7 +50,7 @@ from workflow_scripts.features.extract import (
     shard_collection,
 )
 from workflow_scripts.fidelity.inputs import rows_of
-from workflow_scripts.fidelity.resample import wilson_interval
+from workflow_scripts.fidelity.resample import effective_number, wilson_interval
 from workflow_scripts.privacy.extraction.alarms import (
     LENSES,
     Limits,
@@ -79,7 +79,6 @@ from workflow_scripts.privacy.extraction.views import (
     views_of,
 )
 from workflow_scripts.privacy.private_table import write_private_table
-from workflow_scripts.privacy.score import bootstrap_of_means, percentile_interval
 from workflow_scripts.privacy.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -265,14 +264,11 @@ def _nearest(
 
 
 def _kept(path: Path) -> Nearest | None:
-    try:
+    def read() -> Nearest:
         with np.load(path, allow_pickle=False) as arrays:
             return Nearest(**{name: arrays[name] for name in arrays.files})
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        require_access(error, path)
-        return None
+
+    return read_unless_damaged(path, read) if path.exists() else None
 
 
 def held_out_only(seen: Seen, patients: np.ndarray, trained_on: np.ndarray) -> tuple[Seen, Any]:
@@ -287,7 +283,6 @@ def model_values(
     repeats: np.ndarray | None,
     patients: np.ndarray,
     training: int,
-    settings: Settings,
     attack: ExtractionSettings,
     why_not: str,
 ) -> list[Value]:
@@ -299,7 +294,6 @@ def model_values(
             that is unknown.
         patients: (c,) the patients of these captions.
         training: number of training radiographs.
-        settings: replicates and seed.
         attack: the share of false alarms.
         why_not: why there are no limits; "" where there are.
     """
@@ -310,7 +304,7 @@ def model_values(
         **{f"{lens}_extracted": picked[f"{lens}_alarm"] for lens in LENSES},
     }
     shares = {
-        name: _share(name, column.to_numpy(float), picked["patient_id"].to_numpy(str), settings)
+        name: _share(name, column.to_numpy(float), picked["patient_id"].to_numpy(str))
         for name, column in columns.items()
     }
     alarmed = picked[picked["alarm"]]
@@ -320,7 +314,6 @@ def model_values(
         "images_alarmed",
         table["alarm_as_it_lies"].to_numpy(float),
         table["patient_id"].to_numpy(str),
-        settings,
     )
     none = "no caption raised an alarm"
     share = shares["extracted_share"]
@@ -331,12 +324,12 @@ def model_values(
               interval_kind=share.interval_kind),
         Value("extracted_by_chance", n * attack.false_alarms, "none", n),
         Value("patients_named", float(len(set(named))), "lower", len(alarmed)),
-        _share("own_patient_named", own, alarmed["patient_id"].to_numpy(str), settings)
+        _share("own_patient_named", own, alarmed["patient_id"].to_numpy(str))
         if len(alarmed)
         else Value("own_patient_named", None, "lower", 0, reason=none),
         by_image,
         *(shares[f"{lens}_extracted"] for lens in LENSES),
-        *_turned(picked, settings, attack),
+        *_turned(picked, attack),
     ]  # fmt: skip
     if why_not:
         values = [
@@ -349,11 +342,11 @@ def model_values(
         reason = "fewer images of each caption than are to be alike, or too few held-out patients"
         values.append(Value("captions_repeated", None, "lower", n, reason=reason))
     else:
-        values.append(_share("captions_repeated", repeats.astype(float), patients, settings))
+        values.append(_share("captions_repeated", repeats.astype(float), patients))
     return [_against(value, training) for value in values]
 
 
-def _turned(picked: pd.DataFrame, settings: Settings, attack: ExtractionSettings) -> list[Value]:
+def _turned(picked: pd.DataFrame, attack: ExtractionSettings) -> list[Value]:
     """Return the shares of captions whose image shows a radiograph mirrored, or moved."""
     known = {view.name: view for view in views_of(attack.views)}
     seen_in = [known[name] for name in named_column(picked, "view")]
@@ -367,9 +360,7 @@ def _turned(picked: pd.DataFrame, settings: Settings, attack: ExtractionSettings
             values.append(Value(metric, None, "lower", len(picked), reason=reason))
             continue
         found = picked["alarm"].to_numpy() & np.array(flags, bool)
-        values.append(
-            _share(metric, found.astype(float), picked["patient_id"].to_numpy(str), settings)
-        )
+        values.append(_share(metric, found.astype(float), picked["patient_id"].to_numpy(str)))
     return values
 
 
@@ -391,16 +382,11 @@ def _against(value: Value, training: int) -> Value:
     return Value(**{**fields, "n_reference": training})
 
 
-def _share(name: str, flags: np.ndarray, patients: np.ndarray, settings: Settings) -> Value:
-    """Return a share with its interval over patients."""
+def _share(name: str, flags: np.ndarray, patients: np.ndarray) -> Value:
+    """Return a share with its interval, whose units are as many as the patients are worth."""
     mean = float(flags.mean())
-    draws = bootstrap_of_means(flags[:, None], patients, settings)
-    interval = percentile_interval(None if draws is None else draws[:, 0])
-    if mean in (0, 1):
-        # If all agree, a bootstrap has no spread and would claim certainty.
-        low, high = wilson_interval(mean, len(np.unique(patients)))
-        interval = {"interval": (low, high), "interval_kind": "Wilson 95%"}
-    return Value(name, mean, "lower", len(flags), **interval)
+    interval = wilson_interval(mean, effective_number(flags, patients))
+    return Value(name, mean, "lower", len(flags), interval=interval, interval_kind="Wilson 95%")
 
 
 def named_patients(table: pd.DataFrame) -> np.ndarray:
@@ -593,7 +579,7 @@ def attack_model(
     )
     patients = asked["patient_id"].to_numpy()[captions.middle]
     training = len(radiographs.training.ids)
-    values = model_values(table, flags, patients, training, settings, attack, why_not)
+    values = model_values(table, flags, patients, training, attack, why_not)
     return values, table, seen.sha256
 
 
