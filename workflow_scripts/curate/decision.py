@@ -14,7 +14,7 @@ from workflow_scripts.curate.kinds import EVERY_KIND
 from workflow_scripts.curate.pool_filter import FilteredPool
 from workflow_scripts.curate.settings import ATTACKS, CurateSettings
 from workflow_scripts.curate.terms import access_of_weights, terms_of
-from workflow_scripts.fidelity.resample import wilson_interval
+from workflow_scripts.fidelity.resample import effective_number, wilson_interval
 
 NOT_TESTED: Final = (
     "leaks of other kinds than those planted: for example a part of a radiograph, such as a rare "
@@ -133,7 +133,7 @@ def _privacy(
     """Return the rows of measured privacy, each with the policy's limit."""
     flagged = float(filtered.pool["leak"].mean())
     rejected = float(filtered.refused.mean())
-    patients = filtered.tried["patient_id"].nunique()
+    tried = filtered.tried["patient_id"].to_numpy(str)
     worst = min((row for row in planted if row["planted"]), key=lambda row: row["sensitivity"])
     return [
         _measured(
@@ -161,7 +161,7 @@ def _privacy(
             "false_rejections",
             "Share of radiographs of unseen patients that are taken for leaks",
             rejected,
-            wilson_interval(rejected, patients),
+            wilson_interval(rejected, effective_number(filtered.refused.astype(float), tried)),
             most=policy.most_false_rejections,
         ),
     ]
@@ -169,14 +169,14 @@ def _privacy(
 
 def _quality(filtered: FilteredPool) -> list[dict[str, Any]]:
     """Return the rows of measured quality, which have no limit."""
-    shares = [
+    shares: list[tuple[str, str, float, float]] = [
         (key, words, float(filtered.pool[key].mean()), len(filtered.pool))
         for key, words in _QUALITY.items()
     ]
     if len(filtered.poor):
         words = "Share of radiographs of unseen patients that the quality checks refuse"
-        patients = filtered.tried["patient_id"].nunique()
-        shares.append(("poor_radiographs", words, float(filtered.poor.mean()), patients))
+        poor, tried = filtered.poor.astype(float), filtered.tried["patient_id"].to_numpy(str)
+        shares.append(("poor_radiographs", words, poor.mean(), effective_number(poor, tried)))
     return [_measured(key, words, x, wilson_interval(x, n)) for key, words, x, n in shares]
 
 
