@@ -41,6 +41,18 @@ def test_what_was_finished_is_not_computed_again_and_the_values_are_the_same(tmp
     assert not progress.exists()
 
 
+@pytest.mark.parametrize("name", ["array-0", "table-1"])
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_part_that_was_cut_short_is_computed_again(tmp_path, name, left):
+    _, whole = computed(tmp_path, {}, [])
+    (part,) = tmp_path.glob(f"attempt-*/{name}-*")
+    part.write_bytes(part.read_bytes()[:left])
+    calls = []
+    _, found = computed(tmp_path, {}, calls)
+    assert calls == [int(name[-1])]
+    np.testing.assert_array_equal(found, whole)
+
+
 def test_parts_of_other_inputs_are_not_taken(tmp_path):
     calls = []
     computed(tmp_path / "progress", {"seed": 1}, [])

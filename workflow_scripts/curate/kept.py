@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from workflow_scripts.common.attempts import Attempt
 from workflow_scripts.common.files import whole_file
+from workflow_scripts.common.resuming import read_unless_damaged
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +50,12 @@ class Kept:
         Raises:
             InputError: another attempt has taken over.
         """
-        if not self.has(name):
-            table = pa.table({key: pa.array(values) for key, values in compute().items()})
-            with self._attempt.writing(), self._whole(name) as temporary:
-                pq.write_table(table, temporary)
+        finished: pa.Table | None = self._read(name, pq.read_table)
+        if finished is not None:
+            return finished
+        table = pa.table({key: pa.array(values) for key, values in compute().items()})
+        with self._attempt.writing(), self._whole(name) as temporary:
+            pq.write_table(table, temporary)
         return pq.read_table(self._path(name))
 
     def array(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -60,15 +64,22 @@ class Kept:
         Raises:
             InputError: another attempt has taken over.
         """
-        if not self.has(name):
-            content = compute()
-            with (
-                self._attempt.writing(),
-                self._whole(name) as temporary,
-                temporary.open("wb") as stream,
-            ):
-                np.save(stream, content)
-        return np.asarray(np.load(self._path(name), allow_pickle=False))
+        finished: np.ndarray | None = self._read(name, partial(np.load, allow_pickle=False))
+        if finished is not None:
+            return finished
+        content = compute()
+        with (
+            self._attempt.writing(),
+            self._whole(name) as temporary,
+            temporary.open("wb") as stream,
+        ):
+            np.save(stream, content)
+        return content
+
+    def _read(self, name: str, read: Callable[[Path], Any]) -> Any:
+        """Return a finished part; None if it is not there, or damaged."""
+        path = self._path(name)
+        return read_unless_damaged(path, lambda: read(path)) if path.is_file() else None
 
     def end(self) -> None:
         """Remove all parts; call it once the step's result is written."""
