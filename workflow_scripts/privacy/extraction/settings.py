@@ -12,7 +12,11 @@ class ExtractionSettings:
 
     false_alarms: Annotated[
         float,
-        Key("Probability with which a new patient's radiograph may raise the alarm.", above=0, below=1),
+        Key(
+            "Probability with which a new patient's radiograph may raise the alarm.",
+            above=0,
+            below=1,
+        ),
     ] = 0.01
     neighbours: Annotated[
         int,
