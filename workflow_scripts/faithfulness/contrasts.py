@@ -250,11 +250,10 @@ class _Ceilings:
         patients = self.radiographs.patients[rows]
         fewest = min(len(set(patients[high])), len(set(patients[~high])))
         if fewest < FEWEST_PATIENTS:
-            what = (
-                "label" if question.told_by == "label" else f"caption that says the {question.key}"
-            )
+            by_label = question.told_by == "label"
+            rarer = "answer by labels" if by_label else f"{question.key} that captions say"
             reason = (
-                f"uncorrected: on one side {fewest} test patient(s) whose {what} tells it "
+                f"uncorrected: the rarer {rarer} has {fewest} test patient(s) "
                 f"({FEWEST_PATIENTS} needed)"
             )
             return None, rows, reason
@@ -313,7 +312,7 @@ def _answers(
     if not shared:
         name, first = next(iter(answers.items()))
         count = len(answers)
-        others = f"of none of {count} findings; of {name.lower()}: " if count > 1 else ""
+        others = f"for none of {count} findings; for {name.lower()}: " if count > 1 else ""
         none = np.empty(0, int)
         overall = _Answer(score, None, none, f"{others}{first.reason}", n, None)
         return values + _values(question, "all", overall)
