@@ -100,7 +100,7 @@ def test_without_captions_that_say_it_the_value_stands_uncorrected_and_says_so()
     assert values["stress_side", "all"].value > 0.9
     assert values["stress_side_share", "all"].value is None
     assert "uncorrected" in values["stress_side_share", "all"].reason
-    assert "caption that says the side" in values["stress_side_share", "all"].reason
+    assert "the rarer side that captions say" in values["stress_side_share", "all"].reason
 
 
 def test_falsely_read_captions_that_say_neither_cost_their_share():
