@@ -127,7 +127,7 @@ def test_every_metric_is_in_the_record_and_every_prompt_has_a_score(folder):
     for metric in METRICS:
         value = record.get(metric.key)
         assert (value.value is None) == (value.reason is not None)
-    assert "caption that says the side" in record.get("stress_side_share").reason
+    assert "the rarer side that captions say" in record.get("stress_side_share").reason
     scores = pq.read_table(folder / "scores.parquet").to_pandas()
     assert list(scores.columns) == list(SCORE_COLUMNS)
     csv = pd.read_csv(folder / "prompts.csv")

@@ -140,7 +140,7 @@ def test_the_check_reads_a_profiles_gpus(tmp_path):
 def test_the_check_compares_models_with_the_profile_that_is_named(monkeypatch):
     asked = []
 
-    def preflight(config, stages, models, devices, memory):
+    def preflight(config, stages, models, devices, memory, prompts):
         asked.append((devices, memory))
         return []
 

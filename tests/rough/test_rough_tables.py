@@ -427,7 +427,7 @@ FILES = {
     "Excel's first line": (b"sep=,\nfile,person\na,b\n", ("missing column(s): file, person",)),
     "a pointer of Git LFS": (
         b"version https://git-lfs.github.com/spec/v1\noid x\n",
-        ("it has: version https",),
+        ("a Git LFS pointer stands in place of the file", "git lfs pull"),
     ),
     "nothing": (b"", ("Empty CSV file",)),
     "a letter that was cut": (b"file,person\na,b\xc3", ("cannot read the CSV file",)),

@@ -74,7 +74,7 @@ def test_no_cell_is_marked_and_the_caption_says_why(stem):
 def test_no_sentence_names_a_direction():
     tables = tables_of(None)
     words = [gain_sentence(tables[gain.stem], gain) for gain in GAINS]
-    words.append(next(e["sentence"] for e in headlines(tables) if "AUROC" in e["sentence"]))
+    words.append(next(e["sentence"] for e in headlines(tables, None) if "AUROC" in e["sentence"]))
     for sentence in words:
         assert "one training run" in sentence or "trained only once" in sentence
         for word in ("add to", "take from", "moves", "improve", "raise", "lower"):

@@ -51,7 +51,6 @@ def test_every_log_of_the_executor_is_its_jobs(paper_plan, checkout, tmp_path, m
     sbatch_stand_in(tmp_path / "bin")
     path = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     alone = read_profile(Path("profiles/slurm_h200/config.yaml"))
-    del alone["groups"], alone["group-components"]  # the log of a group names its members
     alone["slurm-init-seconds-before-status-checks"] = 1  # no job is submitted
     (checkout / "alone").mkdir()
     (checkout / "alone/config.yaml").write_text(yaml.safe_dump(alone))
