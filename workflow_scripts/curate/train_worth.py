@@ -41,7 +41,7 @@ from workflow_scripts.curate.worth_sets import (
     SETS,
     Trained,
     add_set_flags,
-    key_of,
+    made_once,
     publish,
     read_both,
     words_of,
@@ -124,10 +124,6 @@ def _arm(
         "real": [sha256_of(args.real_prompts), sha256_of(args.manifest)],
         "code": own_digests("downstream.classification.train"),
     }
-    outcomes: Path = args.progress / "arms" / f"{arm}-{key_of(identity)}.parquet"
-    if outcomes.is_file():
-        log.info("%s was trained before", arm)
-        return outcomes
     flags: list[Any] = ["--setting", WAYS[way], "--model", args.model]
     flags += ["--protocol", args.protocol, "--manifest", args.manifest]
     flags += ["--prompts", folder / f"{name}_prompts.parquet"]
@@ -135,10 +131,12 @@ def _arm(
     flags += ["--shards", folder / f"{name}.parquet"]
     flags += words_of(given)
     flags += ["--progress", args.progress / f"training-{arm}"]
-    flags += ["--gpus", args.gpus, "--threads", args.threads, "--output", outcomes]
-    log.info("training %s of %s", arm, args.model)
-    train.main([str(word) for word in flags])
-    return outcomes
+    flags += ["--gpus", args.gpus, "--threads", args.threads, "--output"]
+
+    def trained(outcomes: Path) -> None:
+        train.main([str(word) for word in (*flags, outcomes)])
+
+    return made_once(args.progress / "arms", arm, identity, trained)
 
 
 def _arguments(argv: list[str] | None) -> tuple[argparse.Namespace, ClassifierSettings]:

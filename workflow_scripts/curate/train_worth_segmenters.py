@@ -42,7 +42,7 @@ from workflow_scripts.curate.worth_sets import (
     BothSets,
     Trained,
     add_set_flags,
-    key_of,
+    made_once,
     publish,
     read_both,
     words_of,
@@ -94,16 +94,14 @@ def _masks(args: argparse.Namespace, drawing: SegmentedSettings, name: str, both
         "weights": sha256_of(given["labeller"]["weights"]),
         "code": own_digests("downstream.segmentation.label"),
     }
-    path: Path = args.progress / "masks" / f"{name}-{key_of(identity)}.parquet"
-    if path.is_file():
-        log.info("the masks of the %s images were drawn before", name)
-        return path
-    log.info("drawing the masks of the %s images of %s", name, args.model)
     words = ["--model", args.model, *_of_set(args, name)]
     words += [word for part in given.values() for word in words_of(part)]
-    words += ["--gpus", args.gpus, "--threads", args.threads, "--output", path]
-    label.main([str(word) for word in words])
-    return path
+    words += ["--gpus", args.gpus, "--threads", args.threads, "--output"]
+
+    def drawn(path: Path) -> None:
+        label.main([str(word) for word in (*words, path)])
+
+    return made_once(args.progress / "masks", name, identity, drawn)
 
 
 def _arm(
@@ -127,18 +125,16 @@ def _arm(
         "real": sha256_of(args.manifest),
         "code": own_digests("downstream.segmentation.train"),
     }
-    outcomes: Path = args.progress / "arms" / f"{arm}-{key_of(identity)}.parquet"
-    if outcomes.is_file():
-        log.info("%s was trained before", arm)
-        return outcomes
-    log.info("training %s of %s", arm, args.model)
     words = ["--setting", "augmented", "--model", args.model, "--protocol", args.protocol]
     words += [*_of_set(args, name), "--real-masks", args.real_masks, "--masks", masks]
     words += ["--other-prompts", *words_of(given)]
     words += ["--progress", args.progress / f"training-{arm}"]
-    words += ["--gpus", args.gpus, "--threads", args.threads, "--output", outcomes]
-    train.main([str(word) for word in words])
-    return outcomes
+    words += ["--gpus", args.gpus, "--threads", args.threads, "--output"]
+
+    def trained(outcomes: Path) -> None:
+        train.main([str(word) for word in (*words, outcomes)])
+
+    return made_once(args.progress / "arms", arm, identity, trained)
 
 
 def _of_set(args: argparse.Namespace, name: str) -> list[Any]:

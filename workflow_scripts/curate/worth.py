@@ -13,7 +13,6 @@ trained, the record has the reason.
 """
 
 import argparse
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +20,13 @@ from typing import Any, Final
 
 from workflow_scripts.common.errors import run_script
 from workflow_scripts.common.manifest import FINDINGS, read_manifest
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import Value
 from workflow_scripts.curate.train_worth import WAYS
+from workflow_scripts.curate.worth_record import absent, write_worth
 from workflow_scripts.curate.worth_sets import SETS, add_score_flags, read_sets
 from workflow_scripts.downstream.classification.metrics import METRICS, THRESHOLD
 from workflow_scripts.downstream.classification.score import true_labels, values
 from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
-
-log = logging.getLogger(__name__)
 
 FAMILY: Final = "worth"
 
@@ -69,17 +67,6 @@ def compared(
                 yield replace(value, metric=f"filter_{way}_{metric}")
 
 
-def absent(reason: str, n: int) -> Iterator[Value]:
-    """Yield the values of arms and filter without numbers, for sets that cannot be trained on."""
-    for way in WAYS:
-        for metric in METRICS:
-            for name in SETS:
-                key = f"{name}_{way}_{metric}"
-                yield Value(key, None, "higher", n, reason=reason)
-                yield Value(f"{key}_gain", None, "higher", n, reason=reason)
-            yield Value(f"filter_{way}_{metric}", None, "higher", n, reason=reason)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Compare the arms from the command line."""
     args = _arguments(argv)
@@ -97,25 +84,14 @@ def main(argv: list[str] | None = None) -> None:
     else:
         baseline = values(labels, patients, real, None, args.bootstrap, args.seed)
         results = [replace(v, metric=f"real_{v.metric}") for v in baseline if v.metric in METRICS]
-        results += absent(sets["reason"], len(labels))
-    settings = {"bootstrap": args.bootstrap, "seed": args.seed}
-    details: dict[str, Any] = {
-        **sets,
-        "settings": settings,
+        results += absent([*WAYS], METRICS, sets["reason"], len(labels))
+    described = {
         "threshold": THRESHOLD,
         "n_test": len(labels),
         "n_test_patients": len(set(patients)),
         "n_positive": {name: int(labels[:, k].sum()) for k, name in enumerate(FINDINGS)},
-        "runs": [
-            {"arm": arm, **outcomes.run}
-            for arm, repeats in {"real": real, **arms}.items()
-            for outcomes in repeats
-        ],
     }
-    made = provenance(settings, real[0].run["provenance"]["device"])
-    record = Record("curate", args.model, FAMILY, args.protocol, results, details, made)
-    write_record(record, args.output)
-    log.info("%s: %s", args.model, sets["reason"] or f"{len(arms)} arms and real data alone")
+    write_worth(args, FAMILY, results, sets, real, arms, described)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -12,19 +12,17 @@ segmenter could be trained, the record has the reason.
 """
 
 import argparse
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from workflow_scripts.common.errors import run_script
-from workflow_scripts.common.records import Record, Value, provenance, write_record
+from workflow_scripts.common.records import Value
 from workflow_scripts.curate.train_worth_segmenters import WAY
+from workflow_scripts.curate.worth_record import absent, write_worth
 from workflow_scripts.curate.worth_sets import SETS, add_score_flags, read_sets
 from workflow_scripts.downstream.outcomes import Outcomes, check_same_test, read_repeats
 from workflow_scripts.downstream.segmentation.score import METRICS, check_same_masks, values
-
-log = logging.getLogger(__name__)
 
 FAMILY: Final = "worth_segmentation"
 
@@ -58,16 +56,6 @@ def _of_real(real: list[Outcomes], bootstrap: int, seed: int) -> Iterator[Value]
             yield replace(value, metric=f"real_{value.metric}")
 
 
-def absent(reason: str, n: int) -> Iterator[Value]:
-    """Yield the values of arms and filter without numbers, for sets that cannot be trained on."""
-    for metric in METRICS:
-        for name in SETS:
-            key = f"{name}_{WAY}_{metric}"
-            yield Value(key, None, "higher", n, reason=reason)
-            yield Value(f"{key}_gain", None, "higher", n, reason=reason)
-        yield Value(f"filter_{WAY}_{metric}", None, "higher", n, reason=reason)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Compare the arms from the command line."""
     args = _arguments(argv)
@@ -83,25 +71,14 @@ def main(argv: list[str] | None = None) -> None:
         results = list(compared(arms, real, args.bootstrap, args.seed))
     else:
         results = list(_of_real(real, args.bootstrap, args.seed))
-        results += absent(sets["reason"], len(real[0].rows))
-    settings = {"bootstrap": args.bootstrap, "seed": args.seed}
+        results += absent([WAY], METRICS, sets["reason"], len(real[0].rows))
     rows = real[0].rows
-    details: dict[str, Any] = {
-        **sets,
-        "settings": settings,
+    described = {
         "n_test": len(rows),
         "n_test_patients": int(rows["patient_id"].nunique()),
         "n_test_empty": int((rows["true"] == 0).sum()),
-        "runs": [
-            {"arm": arm, **outcomes.run}
-            for arm, repeats in {"real": real, **arms}.items()
-            for outcomes in repeats
-        ],
     }
-    made = provenance(settings, real[0].run["provenance"]["device"])
-    record = Record("curate", args.model, FAMILY, args.protocol, results, details, made)
-    write_record(record, args.output)
-    log.info("%s: %s", args.model, sets["reason"] or f"{len(arms)} arms and real data alone")
+    write_worth(args, FAMILY, results, sets, real, arms, described)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -7,8 +7,9 @@ the curated set, so the two differ in the filter alone.
 import argparse
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,8 @@ from workflow_scripts.curate.settings import read_quota
 from workflow_scripts.curate.write_set import CHOSEN_SCHEMA, ROWS_PER_GROUP
 from workflow_scripts.downstream.data import labels_of
 from workflow_scripts.privacy.private_table import read_private_table
+
+log = logging.getLogger(__name__)
 
 SETS: Final = ("curated", "unfiltered")
 """The training sets: the curated one, and as many unfiltered images of its pool."""
@@ -191,10 +194,25 @@ def read_both(args: argparse.Namespace) -> BothSets:
     return BothSets(sets, digests, described)
 
 
-def key_of(identity: Mapping[str, Any]) -> str:
-    """Return a digest of everything that an arm's outcomes depend on."""
-    text = json.dumps(identity, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def made_once(
+    folder: Path, name: str, depends_on: Mapping[str, Any], make: Callable[[Path], None]
+) -> Path:
+    """Return a file of the progress; it is made unless an earlier attempt made it of the same.
+
+    Args:
+        folder: of the progress.
+        name: what the file holds, for instance an arm's outcomes.
+        depends_on: everything that the file depends on.
+        make: writes the file, whole or not at all.
+    """
+    text = json.dumps(depends_on, sort_keys=True, default=str)
+    path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
+    if path.is_file():
+        log.info("%s: taken from an earlier attempt", path)
+    else:
+        log.info("%s: being made", path)
+        make(path)
+    return path
 
 
 def publish(args: argparse.Namespace, content: Mapping[str, Any], done: Mapping[str, Path]) -> None:
