@@ -26,9 +26,9 @@ from tests.workflow.checkouts import ROOT, run
 from workflow_scripts.common.config import validate_config
 from workflow_scripts.common.manifest import FINDINGS, MANIFEST_SCHEMA, PROMPT_SCHEMA
 from workflow_scripts.common.records import Value
-from workflow_scripts.curate import worth_segmentation
+from workflow_scripts.curate import worth, worth_segmentation
 from workflow_scripts.curate.measures import FILTER, LEARNED, SEGMENTED
-from workflow_scripts.curate.worth import absent
+from workflow_scripts.curate.worth_record import absent
 from workflow_scripts.faithfulness.round_trip import METRICS as ROUND_TRIP
 from workflow_scripts.privacy.score_guarantee import attack_values, stated_values
 
@@ -188,10 +188,11 @@ def test_every_metric_is_described_and_every_described_metric_is_measured():
     # Nor does it have reports written of images (tests/faithfulness/test_round_trip.py does).
     measured |= set(ROUND_TRIP)
     # Nor does it curate a set (tests/workflow/test_curate.py and test_curate_pools.py do).
-    worth = {value.metric for value in absent("", 0)} | {f"real_{key}" for key, _ in LEARNED}
-    worth |= {value.metric for value in worth_segmentation.absent("", 0)}
-    worth |= {f"real_{key}" for key, _ in SEGMENTED}
-    measured |= {metric.key for metric in FILTER} | {name.removesuffix("_gain") for name in worth}
+    learned = [*absent([*worth.WAYS], worth.METRICS, "", 0)]
+    learned += absent([worth_segmentation.WAY], worth_segmentation.METRICS, "", 0)
+    measured |= {value.metric.removesuffix("_gain") for value in learned}
+    measured |= {f"real_{key}" for key, _ in (*LEARNED, *SEGMENTED)}
+    measured |= {metric.key for metric in FILTER}
     assert measured <= described, measured - described
     assert described <= measured, described - measured
 

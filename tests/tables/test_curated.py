@@ -7,8 +7,9 @@ import pytest
 from tests.curate.test_terms_of_page import decided
 from workflow_scripts.common.errors import InputError
 from workflow_scripts.common.records import Record, Value, write_record
-from workflow_scripts.curate import worth, worth_segmentation
+from workflow_scripts.curate import worth
 from workflow_scripts.curate.filter_record import filter_record
+from workflow_scripts.curate.worth_record import absent
 from workflow_scripts.tables.all_tables import one_table
 from workflow_scripts.tables.derive.curated import (
     NONE_MADE,
@@ -54,7 +55,7 @@ def worth_record(ps=True, reason=None):
         for arm, (value, p) in FILTER.items():
             own = p if ps and metric == "auroc" else None
             values.append(Value(f"{arm}_{metric}", value, "higher", 90, p=own))
-    values += worth.absent(reason, 90) if reason else []
+    values += absent([*worth.WAYS], worth.METRICS, reason, 90) if reason else []
     sizes = {name: {"images": 50} for name in ("curated", "unfiltered")}
     details = {"sets": None if reason else sizes, "reason": reason, "dataset_sha256": "0"}
     return Record("curate", "sana", "worth", "sound", values, details)
@@ -76,7 +77,7 @@ def segmented_record(reason=None):
             key = f"{name}_added_{metric}_gain"
             values.append(Value(key, gain, "higher", 40, p=0.001, **near))
         values.append(Value(f"filter_added_{metric}", 0.1, "higher", 40, p=0.5))
-    values += worth_segmentation.absent(reason, 40) if reason else []
+    values += absent(["added"], ("dice", "dice_pooled"), reason, 40) if reason else []
     masked = {} if reason else {"masked": {"curated": 20, "unfiltered": 19}}
     details = {"sets": {}, "reason": reason, "dataset_sha256": "0", **masked}
     return Record("curate", "sana", "worth_segmentation", "sound", values, details)
