@@ -15,12 +15,14 @@ from workflow_scripts.curate.pool_filter import FilteredPool
 from workflow_scripts.curate.scorecard import _KEYS
 from workflow_scripts.curate.settings import LENS_NAMES, CurateSettings, read_share
 from workflow_scripts.curate.terms import WORLD
+from workflow_scripts.fidelity.resample import wilson_interval
 
 WEIGHTS = {WORLD: "results/world/weights/tiny-sana", "MIMIC-CXR": "weights/sana-600m-512px"}
 
 
 def decided(cohort: str = WORLD, access: str = "release", leaks: int = 0, missing=None,
-            caught=None, without=None, records=(), **changed):  # fmt: skip
+            caught=None, without=None, records=(), tried=None, refused=None,
+            **changed):  # fmt: skip
     policy = CurateSettings(
         **{
             "pool": "privacy", "images": 50, "quotas": {}, "access": access,
@@ -35,15 +37,26 @@ def decided(cohort: str = WORLD, access: str = "release", leaks: int = 0, missin
         "leak": [k < leaks for k in range(100)], "sparse": False, "implausible": False,
         "unseen": False, "nearest_patient_id": [f"p{k}" for k in range(100)], "source": None,
     })  # fmt: skip
-    tried = pd.DataFrame({"patient_id": [f"u{k}" for k in range(50)]})
+    tried = np.array([f"u{k}" for k in range(50)]) if tried is None else tried
+    refused = np.zeros(len(tried), bool) if refused is None else refused
     planted = dict.fromkeys(EVERY_KIND, (200, 200)) | (caught or {})
     if without:
         planted[without] = (0, 0)
     found = FilteredPool(pool, np.zeros((100, 14)), planted,
-                         np.zeros(50, bool), tried, np.zeros(50, bool), {}, {})  # fmt: skip
+                         refused, pd.DataFrame({"patient_id": tried}), refused, {}, {})  # fmt: skip
     args = SimpleNamespace(model="sana", cohort=cohort, source="mimic_cxr_jpg", records=records,
                            family="sana", base=WEIGHTS[cohort])  # fmt: skip
     return decision_of(args, policy, found, np.flatnonzero(~pool["leak"])[:50], missing or {})
+
+
+def test_films_of_a_patient_that_agree_count_once_in_false_rejections():
+    patients = np.repeat([f"u{k}" for k in range(40)], 5)
+    decision = decided(tried=patients, refused=np.repeat(np.arange(40) < 4, 5))
+    rows = {row["key"]: row for row in decision["measured"]}
+    for key in ("false_rejections", "poor_radiographs"):
+        assert rows[key]["value"] == pytest.approx(0.1)
+        bounds = rows[key]["low"], rows[key]["high"]
+        assert bounds == pytest.approx(wilson_interval(0.1, 40), abs=0.01)
 
 
 def test_nobodys_radiographs_may_be_released():

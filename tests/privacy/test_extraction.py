@@ -21,6 +21,7 @@ from workflow_scripts.features.encoders.rad_dino import RadDino
 from workflow_scripts.features.encoders.transform import ImageTransform
 from workflow_scripts.features.extract import Collection
 from workflow_scripts.fidelity.arrays import CPU
+from workflow_scripts.fidelity.resample import wilson_interval
 from workflow_scripts.privacy.extraction import look as looking
 from workflow_scripts.privacy.extraction import score as scoring
 from workflow_scripts.privacy.extraction.alarms import LENSES, Scores, limits_of
@@ -591,6 +592,36 @@ def test_what_was_searched_is_kept_when_a_killed_job_looks_again(tmp_path, encod
         with pytest.raises(TypeError):
             searched("mirrored_and_moved")
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "seen").rglob("*.npz"))
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_search_whose_file_was_cut_short_is_repeated(tmp_path, encoder, left):
+    images = tmp_path / "images"
+    images.mkdir()
+    seen = look(collection_of(images, 6), encoder, "w", tmp_path / "seen", "all")
+    scale = (np.zeros((16, 8), np.float32), np.ones((16, 8), np.float32))
+
+    def searched():
+        return closest_of(seen, seen, scale, 3, CPU, tmp_path / "closest", "all")
+
+    first = searched()
+    for path in (kept := list((tmp_path / "closest").glob("*.npz"))):
+        path.write_bytes(path.read_bytes()[:left])
+    again = searched()
+    assert all((getattr(first, name) == values).all() for name, values in vars(again).items())
+    assert kept
+    assert all(path.stat().st_size > 100 for path in kept)
+
+
+def test_a_share_has_as_many_units_as_its_patients_are_worth():
+    """Captions of a patient that agree are one unit; those that do not depend on it are many."""
+    patients = np.repeat([f"p{k}" for k in range(40)], 5)
+    agreeing = np.repeat(np.arange(40) < 10, 5).astype(float)
+    spread = np.tile([1.0, 0, 0, 0, 0], 40)
+    low, high = scoring._share("extracted_share", agreeing, patients).interval
+    assert (low, high) == pytest.approx(wilson_interval(0.25, 40), abs=0.01)
+    low, high = scoring._share("extracted_share", spread, patients).interval
+    assert (low, high) == pytest.approx(wilson_interval(0.2, 200))
 
 
 def test_other_weights_and_damaged_blocks_are_looked_at_again(tmp_path, encoder):
